@@ -1,0 +1,150 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"embed"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net/http"
+	"time"
+)
+
+// This file is the subcommand web-ui, and the page server that it starts.
+
+// modelServer is the name of the model server in the pipeline.
+const modelServer = "mnist-service"
+
+// maxDrawing is the most bytes of a request from the page: one image.
+const maxDrawing = 64 << 10
+
+//go:embed web
+var web embed.FS
+
+// runWebUI starts a server of the page.
+func runWebUI(ctx context.Context, args []string, stdout, _ io.Writer) error {
+	flags := newFlags("web-ui")
+	name := flags.String("name", "web-ui", "`name` of the page server")
+	kind := flags.String("service-type", "ClusterIP", "ClusterIP, NodePort or LoadBalancer; means something only in a cluster")
+	ports := map[string]*int{
+		"container-port": flags.Int("container-port", 5000, "`port`; means something only in a cluster"),
+		"service-port":   flags.Int("service-port", 80, "`port`; means something only in a cluster"),
+	}
+	flags.String("image", "", "the page's image; means something only in a cluster")
+	flags.String("cluster-name", "", "means something only in a cluster")
+	if err := parse(flags, args, stdout); err != nil {
+		return err
+	}
+	if err := checkName("--name", *name); err != nil {
+		return err
+	}
+	if *name == modelServer {
+		return usagef("--name is %q: wanted another name than the model server's", *name)
+	}
+	for flag, port := range ports {
+		if *port < 1 || *port > 65535 {
+			return usagef("--%s is %d: wanted a port from 1 to 65535", flag, *port)
+		}
+	}
+	if *kind != "ClusterIP" && *kind != "NodePort" && *kind != "LoadBalancer" {
+		return usagef("--service-type is %q: wanted ClusterIP, NodePort or LoadBalancer", *kind)
+	}
+	port, err := checkPort("MNIST_WEB_PORT")
+	if err != nil {
+		return err
+	}
+	home, err := homeDir()
+	if err != nil {
+		return err
+	}
+	s, err := deploy(ctx, stdout, home, *name, port, "draw a digit there", "page", "--home", home)
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(stdout, "%s: draw a digit at %s/ (pid %d)\n", *name, s.URL, s.PID)
+	return nil
+}
+
+// runPage is the page server itself.
+func runPage(ctx context.Context, args []string, stdout, _ io.Writer) error {
+	flags := newFlags("page")
+	home := flags.String("home", "", "`folder` of the registry")
+	id := flags.String("id", "", "the server's `id` in the registry")
+	if err := parse(flags, args, stdout); err != nil {
+		return err
+	}
+	return listen(ctx, *id, pageMux(*home))
+}
+
+// pageMux serves the page, and passes its drawings on to the model server that
+// the registry under home names.
+func pageMux(home string) *http.ServeMux {
+	files, err := fs.Sub(web, "web")
+	if err != nil {
+		panic(err) // the folder is part of the program
+	}
+	pages := http.FileServerFS(files)
+	mux := http.NewServeMux()
+	for _, path := range []string{"/{$}", "/page.css", "/page.js", "/digit.js"} {
+		mux.HandleFunc("GET "+path, func(w http.ResponseWriter, r *http.Request) {
+			h := w.Header()
+			h.Set("Content-Security-Policy", "default-src 'none'; script-src 'self'; style-src 'self'; "+
+				"connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'")
+			h.Set("Referrer-Policy", "no-referrer")
+			h.Set("Cache-Control", "no-cache")
+			pages.ServeHTTP(w, r)
+		})
+	}
+	mux.HandleFunc("POST /api/predict", func(w http.ResponseWriter, r *http.Request) {
+		body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxDrawing))
+		if err != nil {
+			writeError(w, bodyStatus(err), fmt.Errorf("read the drawing: %w", err))
+			return
+		}
+		status, answer, err := askModel(r.Context(), home, body)
+		if err != nil {
+			writeError(w, http.StatusBadGateway, err)
+			return
+		}
+		w.Header().Set("Content-Type", "application/json")
+		w.Header().Set("Cache-Control", "no-store")
+		w.WriteHeader(status)
+		w.Write(answer)
+	})
+	mux.HandleFunc("/api/predict", only("POST"))
+	mux.HandleFunc("/", notFound("/"))
+	return mux
+}
+
+// askModel passes a predict request on and returns the answer.
+func askModel(ctx context.Context, home string, body []byte) (status int, answer []byte, err error) {
+	list, err := readServices(home)
+	if err != nil {
+		return 0, nil, err
+	}
+	s, ok := list[modelServer]
+	if !ok {
+		return 0, nil, fmt.Errorf("no model server %q is registered: run the step serve, or `mnist serve`", modelServer)
+	}
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, "POST", s.URL+predictPath, bytes.NewReader(body))
+	if err != nil {
+		return 0, nil, err
+	}
+	req.Header.Set("Content-Type", "application/json")
+	resp, err := direct.Do(req)
+	if err == nil {
+		defer resp.Body.Close()
+		answer, err = io.ReadAll(io.LimitReader(resp.Body, maxDrawing))
+	}
+	if err != nil {
+		if errors.Is(err, context.DeadlineExceeded) {
+			err = errors.New("no answer within 5 s")
+		}
+		return 0, nil, fmt.Errorf("model server %q does not answer: run the step serve again, or `mnist serve`: %w", modelServer, err)
+	}
+	return resp.StatusCode, answer, nil
+}
