@@ -1,0 +1,246 @@
+package dag
+
+import (
+	"bytes"
+	"cmp"
+	"encoding/json"
+	"fmt"
+	"math"
+	"slices"
+	"strconv"
+)
+
+// This file defines JSON trees that keep the order of their members.
+
+// An Object is a JSON object whose members keep their order. Values are nil,
+// bool, int64, float64, string, Object and []any of these.
+type Object []Member
+
+// A Member is one name and value of an Object.
+type Member struct {
+	Name  string
+	Value any
+}
+
+// Get returns the value of the member, or nil if there is none. A path of
+// several names goes down through objects.
+func (o Object) Get(path ...string) any {
+	var v any = o
+	for _, name := range path {
+		obj, ok := v.(Object)
+		if !ok {
+			return nil
+		}
+		i := obj.index(name)
+		if i < 0 {
+			return nil
+		}
+		v = obj[i].Value
+	}
+	return v
+}
+
+// Set gives the member a value, at its place if the object has it, else at
+// the end. A path of several names makes the objects on the way. What else
+// shares the object's members keeps them as they were.
+func (o *Object) Set(value any, path ...string) {
+	name, rest := path[0], path[1:]
+	i := o.index(name)
+	c := slices.Clone(*o)
+	if i < 0 {
+		i = len(c)
+		c = append(c, Member{Name: name})
+	}
+	if len(rest) > 0 {
+		child, _ := c[i].Value.(Object)
+		child.Set(value, rest...)
+		value = child
+	}
+	c[i].Value = value
+	*o = c
+}
+
+// Append adds to the list that is the member's value.
+func (o *Object) Append(name string, value any) {
+	list, _ := o.Get(name).([]any)
+	o.Set(append(slices.Clip(list), value), name)
+}
+
+func (o Object) index(name string) int {
+	return slices.IndexFunc(o, func(m Member) bool { return m.Name == name })
+}
+
+// Sorted returns the object with its own members sorted by name.
+func (o Object) Sorted() Object {
+	s := slices.Clone(o)
+	slices.SortStableFunc(s, func(a, b Member) int { return cmp.Compare(a.Name, b.Name) })
+	return s
+}
+
+// MarshalJSON keeps the order of the members, and writes a float64 as one.
+func (o Object) MarshalJSON() ([]byte, error) {
+	var b bytes.Buffer
+	if err := encodeValue(&b, o); err != nil {
+		return nil, err
+	}
+	return b.Bytes(), nil
+}
+
+func encodeValue(b *bytes.Buffer, v any) error {
+	switch v := v.(type) {
+	case Object:
+		b.WriteByte('{')
+		for i, m := range v {
+			if i > 0 {
+				b.WriteByte(',')
+			}
+			if err := encodeValue(b, m.Name); err != nil {
+				return err
+			}
+			b.WriteByte(':')
+			if err := encodeValue(b, m.Value); err != nil {
+				return err
+			}
+		}
+		b.WriteByte('}')
+		return nil
+	case []any:
+		b.WriteByte('[')
+		for i, e := range v {
+			if i > 0 {
+				b.WriteByte(',')
+			}
+			if err := encodeValue(b, e); err != nil {
+				return err
+			}
+		}
+		b.WriteByte(']')
+		return nil
+	case float64:
+		if !math.IsNaN(v) && !math.IsInf(v, 0) {
+			b.WriteString(PythonFloat(v)) // 1.0, where encoding/json writes 1
+			return nil
+		}
+	}
+	text, err := marshal(v)
+	b.Write(text)
+	return err
+}
+
+// UnmarshalJSON keeps the order of the members. A number becomes an int64 if
+// it is written as one.
+func (o *Object) UnmarshalJSON(data []byte) error {
+	d := json.NewDecoder(bytes.NewReader(data))
+	d.UseNumber()
+	v, err := decodeValue(d)
+	if err != nil {
+		return err
+	}
+	obj, ok := v.(Object)
+	if !ok {
+		return fmt.Errorf("JSON %T: want an object", v)
+	}
+	*o = obj
+	return nil
+}
+
+func decodeValue(d *json.Decoder) (any, error) {
+	token, err := d.Token()
+	if err != nil {
+		return nil, err
+	}
+	switch token := token.(type) {
+	case json.Delim:
+		if token == '[' {
+			list := []any{}
+			for d.More() {
+				v, err := decodeValue(d)
+				if err != nil {
+					return nil, err
+				}
+				list = append(list, v)
+			}
+			_, err := d.Token()
+			return list, err
+		}
+		obj := Object{}
+		for d.More() {
+			name, err := d.Token()
+			if err != nil {
+				return nil, err
+			}
+			v, err := decodeValue(d)
+			if err != nil {
+				return nil, err
+			}
+			obj = append(obj, Member{Name: name.(string), Value: v})
+		}
+		_, err := d.Token()
+		return obj, err
+	case json.Number:
+		if n, err := strconv.ParseInt(token.String(), 10, 64); err == nil {
+			return n, nil
+		}
+		return token.Float64()
+	}
+	return token, nil // nil, bool, string
+}
+
+// marshal is json.Marshal without the escapes meant for HTML.
+func marshal(v any) ([]byte, error) {
+	var b bytes.Buffer
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(false)
+	if err := e.Encode(v); err != nil {
+		return nil, err
+	}
+	return bytes.TrimSuffix(b.Bytes(), []byte("\n")), nil
+}
+
+// WalkText calls f for each text in the tree, names of members too, with the
+// path that leads to it (args[0], env[2].value).
+func WalkText(v any, f func(path, text string)) { walkText("", v, f) }
+
+func walkText(path string, v any, f func(path, text string)) {
+	switch v := v.(type) {
+	case string:
+		f(path, v)
+	case Object:
+		for _, m := range v {
+			p := m.Name
+			if path != "" {
+				p = path + "." + m.Name
+			}
+			if HasRefs(m.Name) {
+				f(p, m.Name)
+			}
+			walkText(p, m.Value, f)
+		}
+	case []any:
+		for i, e := range v {
+			walkText(fmt.Sprintf("%s[%d]", path, i), e, f)
+		}
+	}
+}
+
+// MapText returns a copy of the tree with each text, names of members too,
+// replaced by f of it.
+func MapText(v any, f func(string) string) any {
+	switch v := v.(type) {
+	case string:
+		return f(v)
+	case Object:
+		c := make(Object, len(v))
+		for i, m := range v {
+			c[i] = Member{Name: f(m.Name), Value: MapText(m.Value, f)}
+		}
+		return c
+	case []any:
+		c := make([]any, len(v))
+		for i, e := range v {
+			c[i] = MapText(e, f)
+		}
+		return c
+	}
+	return v
+}
