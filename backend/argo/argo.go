@@ -1,0 +1,370 @@
+// Package argo writes a pipeline as the Argo Workflow that the compiler of the
+// KFP SDK 1.8.22 would write, so that clusters and tools made for KFP v1 take
+// it as one of theirs.
+//
+//	Workflow   the manifest as a tree
+//	Compile    the manifest as YAML
+//	Archive    YAML in the archive that a file name asks for
+//
+// Names, labels, annotations and the order of keys and lists are KFP's.
+package argo
+
+import (
+	"cmp"
+	"maps"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/kfs-project/kfs/dag"
+	"github.com/kfs-project/kfs/internal/yaml"
+)
+
+// sdkVersion is the version of the KFP SDK whose output this is.
+const sdkVersion = "1.8.22"
+
+// Options are what a manifest depends on beside the pipeline. The zero value
+// works.
+type Options struct {
+	// Params are values for params of the pipeline, in place of their defaults.
+	Params map[string]string
+
+	// CompilationTime is noted in an annotation; zero leaves the annotation
+	// out, so that equal pipelines give equal manifests.
+	CompilationTime time.Time
+
+	// Image returns the image to use for one that the pipeline names; nil
+	// keeps them all.
+	Image func(image string) string
+}
+
+// Compile returns the manifest of a valid pipeline as YAML.
+func Compile(p *dag.Pipeline, opts Options) []byte {
+	return yaml.Append(nil, Workflow(p, opts))
+}
+
+// Workflow returns the manifest of a valid pipeline.
+func Workflow(p *dag.Pipeline, opts Options) dag.Object {
+	c := compiler{p: p, opts: opts, consumed: map[dag.Ref]bool{}}
+	for _, s := range p.Steps {
+		for _, r := range s.Refs() {
+			c.consumed[r] = true
+		}
+	}
+	entry := dag.K8sName(p.Name)
+	generateName := entry + "-"
+	for i := 2; p.Step(entry) != nil; i++ {
+		entry = dag.K8sName(p.Name) + "-" + strconv.Itoa(i)
+	}
+
+	annotations := dag.Object{{Name: "pipelines.kubeflow.org/kfp_sdk_version", Value: sdkVersion}}
+	if !opts.CompilationTime.IsZero() {
+		annotations.Set(opts.CompilationTime.UTC().Format("2006-01-02T15:04:05.000000"), "pipelines.kubeflow.org/pipeline_compilation_time")
+	}
+	annotations.Set(dag.PythonJSON(c.pipelineSpec()), "pipelines.kubeflow.org/pipeline_spec")
+
+	templates := []dag.Object{c.dagTemplate(entry)}
+	for _, s := range p.Steps {
+		templates = append(templates, c.stepTemplate(s))
+	}
+	byName(templates)
+
+	return dag.Object{
+		{Name: "apiVersion", Value: "argoproj.io/v1alpha1"},
+		{Name: "kind", Value: "Workflow"},
+		{Name: "metadata", Value: dag.Object{
+			{Name: "generateName", Value: generateName},
+			{Name: "annotations", Value: annotations},
+			{Name: "labels", Value: dag.Object{{Name: "pipelines.kubeflow.org/kfp_sdk_version", Value: sdkVersion}}},
+		}},
+		{Name: "spec", Value: dag.Object{
+			{Name: "entrypoint", Value: entry},
+			{Name: "templates", Value: list(templates)},
+			{Name: "arguments", Value: dag.Object{{Name: "parameters", Value: list(c.arguments())}}},
+			{Name: "serviceAccountName", Value: "pipeline-runner"},
+		}},
+	}
+}
+
+type compiler struct {
+	p        *dag.Pipeline
+	opts     Options
+	consumed map[dag.Ref]bool // by any step
+}
+
+// pipelineSpec is what KFP's user interface shows of the pipeline.
+func (c *compiler) pipelineSpec() dag.Object {
+	spec := dag.Object{{Name: "name", Value: c.p.Name}}
+	if c.p.Description != "" {
+		spec.Set(c.p.Description, "description")
+	}
+	var inputs []dag.Object
+	for _, q := range c.p.Params {
+		in := dag.Object{{Name: "name", Value: q.Name}}
+		if q.Description != "" {
+			in.Set(q.Description, "description")
+		}
+		if q.Type != "" {
+			in.Set(q.Type, "type")
+		}
+		if q.Default != nil {
+			in.Set(expand(*q.Default), "default")
+		}
+		if q.Optional {
+			in.Set(true, "optional")
+		}
+		inputs = append(inputs, in)
+	}
+	if inputs != nil {
+		spec.Set(list(inputs), "inputs")
+	}
+	return spec
+}
+
+// arguments are the params with their values, in the order of the script.
+func (c *compiler) arguments() []dag.Object {
+	var args []dag.Object
+	for _, q := range c.p.Params {
+		arg := dag.Object{{Name: "name", Value: q.Name}}
+		if v, ok := c.opts.Params[q.Name]; ok {
+			arg.Set(v, "value")
+		} else if q.Default != nil {
+			arg.Set(expand(*q.Default), "value")
+		}
+		args = append(args, arg)
+	}
+	return args
+}
+
+func (c *compiler) dagTemplate(name string) dag.Object {
+	edges := c.p.Edges()
+	var tasks []dag.Object
+	params := map[string]bool{}
+	for _, s := range c.p.Steps {
+		task := dag.Object{{Name: "name", Value: s.Name}, {Name: "template", Value: s.Name}}
+		if needs := slices.Sorted(slices.Values(edges[s.Name])); len(needs) > 0 {
+			task.Set(list(needs), "dependencies")
+		}
+		var args []dag.Object
+		for _, r := range inputs(s) {
+			value := "{{inputs.parameters." + fullName(r) + "}}"
+			if r.Kind == dag.RefOutput {
+				value = "{{tasks." + r.Step + ".outputs.parameters." + fullName(r) + "}}"
+			} else {
+				params[r.Name] = true
+			}
+			args = append(args, dag.Object{{Name: "name", Value: fullName(r)}, {Name: "value", Value: value}})
+		}
+		if args != nil {
+			task.Set(dag.Object{{Name: "parameters", Value: list(args)}}, "arguments")
+		}
+		tasks = append(tasks, task)
+	}
+	byName(tasks)
+
+	t := dag.Object{{Name: "name", Value: name}}
+	if len(params) > 0 {
+		t.Set(named(slices.Sorted(maps.Keys(params))), "inputs", "parameters")
+	}
+	t.Set(list(tasks), "dag", "tasks")
+	return t
+}
+
+func (c *compiler) stepTemplate(s *dag.Step) dag.Object {
+	container, patch := c.container(s)
+	t := dag.Object{{Name: "name", Value: s.Name}, {Name: "container", Value: container}}
+	if refs := inputs(s); len(refs) > 0 {
+		var names []string
+		for _, r := range refs {
+			names = append(names, fullName(r))
+		}
+		t.Set(named(names), "inputs", "parameters")
+	}
+	c.outputs(&t, s)
+	t.Set(dag.Object{
+		{Name: "pipelines.kubeflow.org/kfp_sdk_version", Value: sdkVersion},
+		{Name: "pipelines.kubeflow.org/pipeline-sdk-type", Value: "kfp"},
+		{Name: "pipelines.kubeflow.org/enable_caching", Value: "true"},
+	}, "metadata", "labels")
+	if r := retryStrategy(s.Retry); r != nil {
+		t.Set(r, "retryStrategy")
+	}
+	if s.Timeout != "" {
+		t.Set(number(s.Timeout), "activeDeadlineSeconds")
+	}
+	if len(s.Volumes) > 0 {
+		volumes := slices.Clone(s.Volumes)
+		byName(volumes)
+		t.Set(expandTree(list(volumes)), "volumes")
+	}
+	if patch != nil {
+		t.Set(dag.PythonJSON(patch), "podSpecPatch")
+	}
+	return t
+}
+
+// container returns the step's container, and the podSpecPatch with those of
+// its resources that only the run will know: a Workflow has no place for them
+// in the container, whose quantities the API server reads.
+func (c *compiler) container(s *dag.Step) (container dag.Object, patch dag.Object) {
+	container = s.Container.Sorted()
+	if c.opts.Image != nil {
+		container.Set(c.opts.Image(s.Image()), "image")
+	}
+	resources, _ := container.Get("resources").(dag.Object)
+	var fixed, dynamic dag.Object
+	for _, kind := range []string{"limits", "requests"} {
+		quantities, _ := resources.Get(kind).(dag.Object)
+		for _, q := range quantities {
+			text, _ := q.Value.(string)
+			if dag.HasRefs(text) && patchable(q.Name) {
+				dynamic.Set(expand(text), kind, q.Name)
+			} else {
+				fixed.Set(q.Value, kind, q.Name)
+			}
+		}
+	}
+	for _, m := range resources {
+		if m.Name != "limits" && m.Name != "requests" {
+			fixed.Set(m.Value, m.Name)
+		}
+	}
+	if dynamic != nil {
+		container = slices.DeleteFunc(container, func(m dag.Member) bool { return m.Name == "resources" && fixed == nil })
+		main := dag.Object{{Name: "name", Value: "main"}, {Name: "resources", Value: dynamic}}
+		patch = dag.Object{{Name: "containers", Value: []any{main}}}
+	}
+	if fixed != nil {
+		container.Set(fixed, "resources")
+	}
+	return expandTree(container).(dag.Object), patch
+}
+
+// patchable reports whether KFP moves a quantity of the resource that is known
+// only at run time into the podSpecPatch.
+func patchable(resource string) bool {
+	switch resource {
+	case "cpu", "memory", "ephemeral-storage", "nvidia.com/gpu", "amd.com/gpu":
+		return true
+	}
+	return false
+}
+
+// outputs adds the step's output files: each as an artifact, and as a
+// parameter if a step uses its content.
+func (c *compiler) outputs(t *dag.Object, s *dag.Step) {
+	if len(s.Outputs) == 0 {
+		return
+	}
+	outputs := slices.Clone(s.Outputs)
+	slices.SortFunc(outputs, func(a, b dag.Output) int {
+		return cmp.Compare(dag.FullName(s.Name, a.Name), dag.FullName(s.Name, b.Name))
+	})
+	var parameters, artifacts []dag.Object
+	for _, o := range outputs {
+		name := dag.FullName(s.Name, o.Name)
+		if c.consumed[dag.Ref{Kind: dag.RefOutput, Step: s.Name, Name: o.Name}] {
+			parameters = append(parameters, dag.Object{
+				{Name: "name", Value: name},
+				{Name: "valueFrom", Value: dag.Object{{Name: "path", Value: o.Path}}},
+			})
+		}
+		artifacts = append(artifacts, dag.Object{{Name: "name", Value: name}, {Name: "path", Value: o.Path}})
+	}
+	if parameters != nil {
+		t.Set(list(parameters), "outputs", "parameters")
+	}
+	t.Set(list(artifacts), "outputs", "artifacts")
+}
+
+func retryStrategy(r *dag.Retry) dag.Object {
+	if r == nil {
+		return nil
+	}
+	var o, backoff dag.Object
+	retries := r.Limit != "" && r.Limit != "0"
+	if !retries && r.Policy == "" {
+		return nil // KFP passes over a backoff alone; Argo would retry without end
+	}
+	if retries {
+		o.Set(number(r.Limit), "limit")
+	}
+	if r.Policy != "" {
+		o.Set(r.Policy, "retryPolicy")
+	}
+	if r.Backoff != "" {
+		backoff.Set(expand(r.Backoff), "duration")
+	}
+	if r.Factor != 0 {
+		backoff.Set(r.Factor, "factor")
+	}
+	if r.MaxBackoff != "" {
+		backoff.Set(expand(r.MaxBackoff), "maxDuration")
+	}
+	if backoff != nil {
+		o.Set(backoff, "backoff")
+	}
+	return o
+}
+
+// inputs returns the values that a step's template takes, sorted by name.
+func inputs(s *dag.Step) []dag.Ref {
+	refs := slices.DeleteFunc(s.Refs(), func(r dag.Ref) bool { return r.Kind != dag.RefParam && r.Kind != dag.RefOutput })
+	slices.SortFunc(refs, func(a, b dag.Ref) int { return cmp.Compare(fullName(a), fullName(b)) })
+	return refs
+}
+
+// fullName is the name by which a template knows a value.
+func fullName(r dag.Ref) string {
+	if r.Kind == dag.RefOutput {
+		return dag.FullName(r.Step, r.Name)
+	}
+	return r.Name
+}
+
+// expand renders the values in a text as Argo's placeholders.
+func expand(text string) string {
+	return dag.Expand(text, func(r dag.Ref) string {
+		switch r.Kind {
+		case dag.RefRunID:
+			return "{{workflow.uid}}"
+		case dag.RefRunName:
+			return "{{workflow.name}}"
+		}
+		return "{{inputs.parameters." + fullName(r) + "}}"
+	})
+}
+
+func expandTree(v any) any { return dag.MapText(v, expand) }
+
+// number returns a count as a number, or as a placeholder.
+func number(text string) any {
+	if n, err := strconv.ParseInt(text, 10, 64); err == nil {
+		return n
+	}
+	return expand(text)
+}
+
+// named returns a list of objects that have only a name.
+func named(names []string) []any {
+	var objs []dag.Object
+	for _, n := range names {
+		objs = append(objs, dag.Object{{Name: "name", Value: n}})
+	}
+	return list(objs)
+}
+
+func byName(objs []dag.Object) {
+	slices.SortStableFunc(objs, func(a, b dag.Object) int {
+		return cmp.Compare(a.Get("name").(string), b.Get("name").(string))
+	})
+}
+
+// list returns a list of any type as one of a JSON tree.
+func list[T any](items []T) []any {
+	l := make([]any, len(items))
+	for i, v := range items {
+		l[i] = v
+	}
+	return l
+}
