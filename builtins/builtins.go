@@ -1,0 +1,283 @@
+// Package builtins is the words of the language as Starlark values. Each call
+// of a word makes dag data and keeps the place of the call.
+//
+//	Session     what one evaluation declares: settings, pipelines, faults
+//	Pipeline    one call of pipeline(...); Session.Build makes its dag.Pipeline
+//	Misuse      a run-time value used where its value would be needed now
+//	Error       a fault of a call, with the argument that it is about
+//
+// A host makes a Session for each evaluation and gives the files Predeclared
+// as their environment. The files must have been rewritten so that operators
+// whose outcome Starlark would decide without asking the values (comparisons,
+// %, join, format) call the functions of Operators; package interp does that.
+//
+// Values known only at run time (params, outputs, text and conditions made of
+// them) are Starlark values of their own types. Starlark asks a value for its
+// truth, its hash and its elements without letting it answer "error", so these
+// values record a Misuse in their session and cancel the thread: the host
+// reads Session.Misuse when the thread has ended.
+package builtins
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"go.starlark.net/lib/json"
+	"go.starlark.net/lib/math"
+	"go.starlark.net/lib/time"
+	"go.starlark.net/starlark"
+	"go.starlark.net/starlarkstruct"
+
+	"github.com/kfs-project/kfs/dag"
+	"github.com/kfs-project/kfs/internal/spell"
+)
+
+// A Config is what a host gives to an evaluation. The zero value works.
+type Config struct {
+	Settings map[string]string // values for config(...), by name
+
+	// ReadFile returns the content of a file under the root; path is resolved
+	// against the file that holds the call. Nil refuses every read.
+	ReadFile func(path, from string) (string, error)
+
+	MaxSteps int // of a pipeline; 0 is no limit
+}
+
+// A Session is what one evaluation declares. It belongs to one thread and is
+// not safe for concurrent use.
+type Session struct {
+	cfg       Config
+	thread    *starlark.Thread
+	env       starlark.StringDict
+	loading   int // depth of load
+	settings  []*Setting
+	pipelines []*Pipeline
+	body      *body // the pipeline whose function is running; nil outside
+	faults    []*Error
+	misuse    *Misuse
+}
+
+// New returns a session for the thread.
+func New(thread *starlark.Thread, cfg Config) *Session {
+	s := &Session{cfg: cfg, thread: thread}
+	s.env = starlark.StringDict{
+		"struct": starlark.NewBuiltin("struct", starlarkstruct.Make),
+		"math":   math.Module,
+		"time":   clockless(),
+		"json":   s.json(),
+	}
+	for name, fn := range map[string]func(*call) (starlark.Value, error){
+		"config":         s.config,
+		"container_op":   s.containerOp,
+		"mount_pvc":      s.mountPVC,
+		"pipeline":       s.pipeline,
+		"read_file":      s.readFile,
+		"run_id":         s.runValue(dag.RefRunID),
+		"run_name":       s.runValue(dag.RefRunName),
+		"use_gcp_secret": s.useGCPSecret,
+	} {
+		s.env[name] = s.builtin(name, fn)
+	}
+	s.guards()
+	return s
+}
+
+// Predeclared returns the environment of the session's files: the words of
+// the language, and the functions that the rewritten operators call.
+func (s *Session) Predeclared() starlark.StringDict { return s.env }
+
+// Words returns the names that an author can use without defining them.
+func Words() []string {
+	var words []string
+	for name := range New(new(starlark.Thread), Config{}).env {
+		if !IsOperator(name) {
+			words = append(words, name)
+		}
+	}
+	for name := range starlark.Universe {
+		words = append(words, name)
+	}
+	slices.Sort(words)
+	return slices.Compact(words)
+}
+
+// Faults returns the faults that calls reported without stopping, in order.
+func (s *Session) Faults() []*Error { return s.faults }
+
+// Misuse returns the first misuse of a run-time value, or nil.
+func (s *Session) Misuse() *Misuse { return s.misuse }
+
+// Loading runs load, during which pipeline(...) declares nothing: only the
+// main file's pipelines count.
+func (s *Session) Loading(load func()) {
+	s.loading++
+	defer func() { s.loading-- }()
+	load()
+}
+
+// An Error is a fault of a call.
+type Error struct {
+	Pos  dag.Pos // of the call
+	Arg  string  // the argument it is about: a keyword, or ""
+	Msg  string
+	Hint string
+}
+
+// Error returns "file:line:col: msg".
+func (e *Error) Error() string { return (&dag.Error{Pos: e.Pos, Msg: e.Msg}).Error() }
+
+// A call is one call of a builtin.
+type call struct {
+	s      *Session
+	name   string
+	pos    dag.Pos
+	args   starlark.Tuple
+	kwargs []starlark.Tuple
+}
+
+func (s *Session) builtin(name string, fn func(*call) (starlark.Value, error)) *starlark.Builtin {
+	return starlark.NewBuiltin(name, func(thread *starlark.Thread, b *starlark.Builtin, args starlark.Tuple, kwargs []starlark.Tuple) (starlark.Value, error) {
+		return fn(&call{s: s, name: name, pos: caller(thread), args: args, kwargs: kwargs})
+	})
+}
+
+// caller returns the place in the script that called the running builtin.
+// Builtins that call builtins (step.apply) are passed over.
+func caller(thread *starlark.Thread) dag.Pos {
+	for i := 1; i < thread.CallStackDepth(); i++ {
+		if p := thread.CallFrame(i).Pos; p.Line > 0 {
+			return dag.Pos{File: p.Filename(), Line: int(p.Line), Col: int(p.Col)}
+		}
+	}
+	return dag.Pos{}
+}
+
+// errorf returns a fault about an argument, or about the call if arg is "".
+func (c *call) errorf(arg, format string, args ...any) *Error {
+	return &Error{Pos: c.pos, Arg: arg, Msg: fmt.Sprintf(format, args...)}
+}
+
+// report records a fault about an argument and lets the evaluation go on, so
+// that all faults of a script are found at once.
+func (c *call) report(arg, format string, args ...any) *Error {
+	e := c.errorf(arg, format, args...)
+	c.s.faults = append(c.s.faults, e)
+	return e
+}
+
+// unpack assigns the arguments to variables, as starlark.UnpackArgs does, and
+// says which keyword an unknown one was meant to be.
+func (c *call) unpack(pairs ...any) error {
+	var params []string
+	for i := 0; i < len(pairs); i += 2 {
+		params = append(params, strings.TrimRight(pairs[i].(string), "?"))
+	}
+	for _, kw := range c.kwargs {
+		name := string(kw[0].(starlark.String))
+		if slices.Contains(params, name) {
+			continue
+		}
+		e := c.errorf(name, "%s has no argument %q", c.name, name)
+		if hint := spell.DidYouMean(name, params); hint != "" {
+			e.Msg += ": " + hint
+		} else if len(params) > 0 {
+			e.Hint = "its arguments are " + strings.Join(params, ", ")
+		}
+		return e
+	}
+	if len(c.args) > len(params) {
+		return c.errorf("", "%s got %d positional arguments: want at most %d (%s)", c.name, len(c.args), len(params), strings.Join(params, ", "))
+	}
+	if err := starlark.UnpackArgs(c.name, c.args, c.kwargs, pairs...); err != nil {
+		_, rest, ok := strings.Cut(err.Error(), ": for parameter ")
+		if !ok {
+			return c.errorf("", "%s", err)
+		}
+		arg, rest, _ := strings.Cut(rest, ": ")
+		arg = strings.Trim(arg, `"`)
+		if r, ok := c.given(params, arg).(Runtime); ok {
+			return c.errorf(arg, "%s%sit cannot be the argument %q of %s", r.What(), onlyAtRunTime, arg, c.name)
+		}
+		return c.errorf(arg, "%s, argument %q: %s", c.name, arg, rest)
+	}
+	return nil
+}
+
+// given returns the argument that fills a parameter, or nil.
+func (c *call) given(params []string, name string) starlark.Value {
+	if i := slices.Index(params, name); i >= 0 && i < len(c.args) {
+		return c.args[i]
+	}
+	for _, kw := range c.kwargs {
+		if string(kw[0].(starlark.String)) == name {
+			return kw[1]
+		}
+	}
+	return nil
+}
+
+// inBody returns the pipeline whose function is running, or a fault.
+func (c *call) inBody() (*body, error) {
+	if c.s.body == nil {
+		e := c.errorf("", "%s stands outside a pipeline: steps are made inside a pipeline's function", c.name)
+		e.Hint = "put it into a function and register that:  pipeline(my_pipeline)"
+		return nil, e
+	}
+	return c.s.body, nil
+}
+
+// readFile: read_file(path) -> string
+func (s *Session) readFile(c *call) (starlark.Value, error) {
+	var path string
+	if err := c.unpack("path", &path); err != nil {
+		return nil, err
+	}
+	if s.cfg.ReadFile == nil {
+		return nil, c.errorf("", "read_file: this host lets scripts read no files")
+	}
+	text, err := s.cfg.ReadFile(path, c.pos.File)
+	if err != nil {
+		return nil, c.errorf("path", "read_file: %v", err)
+	}
+	return starlark.String(text), nil
+}
+
+// runValue: run_id() -> value, run_name() -> value
+func (s *Session) runValue(kind dag.RefKind) func(c *call) (starlark.Value, error) {
+	return func(c *call) (starlark.Value, error) {
+		if err := c.unpack(); err != nil {
+			return nil, err
+		}
+		return s.ref(dag.Ref{Kind: kind}), nil
+	}
+}
+
+// clockless is the time module without the clock: evaluation is deterministic.
+func clockless() *starlarkstruct.Module {
+	members := starlark.StringDict{}
+	for name, v := range time.Module.Members {
+		if name != "now" {
+			members[name] = v
+		}
+	}
+	return &starlarkstruct.Module{Name: "time", Members: members}
+}
+
+// json is the json module, whose encode takes run-time values anywhere in its
+// data.
+func (s *Session) json() *starlarkstruct.Module {
+	members := starlark.StringDict{}
+	for name, v := range json.Module.Members {
+		members[name] = v
+	}
+	encode := members["encode"].(*starlark.Builtin)
+	members["encode"] = starlark.NewBuiltin("json.encode", func(thread *starlark.Thread, _ *starlark.Builtin, args starlark.Tuple, kwargs []starlark.Tuple) (starlark.Value, error) {
+		v, err := encode.CallInternal(thread, args, kwargs)
+		if err != nil {
+			return nil, err
+		}
+		return s.text(string(v.(starlark.String))), nil
+	})
+	return &starlarkstruct.Module{Name: "json", Members: members}
+}

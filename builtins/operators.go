@@ -1,0 +1,353 @@
+package builtins
+
+import (
+	"fmt"
+	"strings"
+
+	"go.starlark.net/starlark"
+	"go.starlark.net/syntax"
+
+	"github.com/kfs-project/kfs/dag"
+)
+
+// This file defines the operators that a file calls once it is rewritten, and
+// the stock functions that must not see a run-time value.
+
+// OperatorName returns the name under which the environment holds the function
+// that an operator is rewritten to call, or "" if it is left alone. No file
+// can use or hide the name, because it is no identifier.
+func OperatorName(op syntax.Token) string {
+	switch op {
+	case syntax.EQL, syntax.NEQ, syntax.LT, syntax.LE, syntax.GT, syntax.GE,
+		syntax.IN, syntax.NOT_IN, syntax.PERCENT:
+		return op.String()
+	case syntax.PERCENT_EQ:
+		return "%="
+	}
+	return ""
+}
+
+// MethodName returns the name under which the environment holds the function
+// that an attribute .name is rewritten to call, or "" if it is left alone.
+func MethodName(name string) string {
+	if name == "join" || name == "format" {
+		return "." + name
+	}
+	return ""
+}
+
+// IsOperator reports whether the name of a frame or of the environment is that
+// of a rewritten operator or attribute.
+func IsOperator(name string) bool {
+	switch name {
+	case "==", "!=", "<", "<=", ">", ">=", "in", "not in", "%", "%=", ".join", ".format":
+		return true
+	}
+	return false
+}
+
+// guards adds the operators and the guarded stock functions to the environment.
+func (s *Session) guards() {
+	for _, op := range []syntax.Token{syntax.EQL, syntax.NEQ, syntax.LT, syntax.LE, syntax.GT, syntax.GE} {
+		s.env[op.String()] = operator(op.String(), func(x, y starlark.Value) (starlark.Value, error) { return compare(op, x, y) })
+	}
+	for _, op := range []syntax.Token{syntax.IN, syntax.NOT_IN} {
+		s.env[op.String()] = operator(op.String(), func(x, y starlark.Value) (starlark.Value, error) {
+			if r := firstRuntime(x, y); r != nil {
+				return nil, cannot(r, "be looked for with %q", op)
+			}
+			return starlark.Binary(op, x, y)
+		})
+	}
+	s.env["%"] = operator("%", s.percent)
+	s.env["%="] = starlark.NewBuiltin("%=", func(_ *starlark.Thread, _ *starlark.Builtin, args starlark.Tuple, _ []starlark.Tuple) (starlark.Value, error) {
+		if r := firstRuntime(args...); r != nil {
+			return nil, cannot(r, "be formatted by %%= into an element: write x[i] = x[i] %% v")
+		}
+		return args[0], nil
+	})
+	for _, name := range []string{"join", "format"} {
+		s.env["."+name] = starlark.NewBuiltin("."+name, func(_ *starlark.Thread, _ *starlark.Builtin, args starlark.Tuple, _ []starlark.Tuple) (starlark.Value, error) {
+			return s.attr(args[0], name)
+		})
+	}
+	s.env["str"] = starlark.NewBuiltin("str", s.str)
+	s.env["getattr"] = starlark.NewBuiltin("getattr", s.getattr)
+	for _, name := range []string{"abs", "bytes", "chr", "float", "hash", "int", "len", "max", "min", "ord", "range", "repr", "sorted"} {
+		stock := starlark.Universe[name].(*starlark.Builtin)
+		s.env[name] = starlark.NewBuiltin(name, func(thread *starlark.Thread, b *starlark.Builtin, args starlark.Tuple, kwargs []starlark.Tuple) (starlark.Value, error) {
+			if r := firstRuntime(args...); r != nil {
+				return nil, fmt.Errorf("%s%s`%s` cannot take it here", r.What(), onlyAtRunTime, name)
+			}
+			return stock.CallInternal(thread, args, kwargs)
+		})
+	}
+}
+
+func operator(name string, fn func(x, y starlark.Value) (starlark.Value, error)) *starlark.Builtin {
+	return starlark.NewBuiltin(name, func(_ *starlark.Thread, _ *starlark.Builtin, args starlark.Tuple, _ []starlark.Tuple) (starlark.Value, error) {
+		return fn(args[0], args[1])
+	})
+}
+
+// compare is x op y: a condition if one side is a run-time value.
+func compare(op syntax.Token, x, y starlark.Value) (starlark.Value, error) {
+	r := firstRuntime(x, y)
+	if r == nil {
+		ok, err := starlark.Compare(op, x, y)
+		return starlark.Bool(ok), err
+	}
+	for _, side := range []starlark.Value{x, y} {
+		switch side.(type) {
+		case *value, starlark.String, starlark.Int, starlark.Float, starlark.Bool:
+		case starlark.NoneType:
+			return nil, cannot(r, "be compared with None: it will be text, which None never is")
+		default:
+			return nil, cannot(r, "be compared with a value of type %s: want text or a number", side.Type())
+		}
+	}
+	return &condition{op: op.String(), x: x, y: y}, nil
+}
+
+// str is str(x): text stays text.
+func (s *Session) str(thread *starlark.Thread, b *starlark.Builtin, args starlark.Tuple, kwargs []starlark.Tuple) (starlark.Value, error) {
+	if len(args) == 1 && len(kwargs) == 0 {
+		if v, ok := args[0].(*value); ok {
+			return v, nil
+		}
+		if err := plainText("str", args[0]); err != nil {
+			return nil, err
+		}
+	}
+	return starlark.Universe["str"].(*starlark.Builtin).CallInternal(thread, args, kwargs)
+}
+
+// plainText refuses to make text of what holds a run-time value inside.
+func plainText(op string, v starlark.Value) error {
+	if r := firstRuntime(v); r != nil {
+		if _, ok := r.(*condition); ok {
+			return cannot(r, "be compared here and made text by %s", op)
+		}
+		return cannot(r, "be made text by %s inside a %s: use json.encode", op, v.Type())
+	}
+	return nil
+}
+
+func (s *Session) getattr(thread *starlark.Thread, b *starlark.Builtin, args starlark.Tuple, kwargs []starlark.Tuple) (starlark.Value, error) {
+	if len(args) >= 2 {
+		if name, ok := args[1].(starlark.String); ok && MethodName(string(name)) != "" {
+			if _, ok := args[0].(starlark.String); ok {
+				return s.attr(args[0], string(name))
+			}
+		}
+	}
+	return starlark.Universe["getattr"].(*starlark.Builtin).CallInternal(thread, args, kwargs)
+}
+
+// attr is x.join or x.format, of strings a form that takes run-time values.
+func (s *Session) attr(x starlark.Value, name string) (starlark.Value, error) {
+	if str, ok := x.(starlark.String); ok {
+		fn := s.join
+		if name == "format" {
+			fn = s.format
+		}
+		return starlark.NewBuiltin(name, func(thread *starlark.Thread, _ *starlark.Builtin, args starlark.Tuple, kwargs []starlark.Tuple) (starlark.Value, error) {
+			return fn(thread, str, args, kwargs)
+		}), nil
+	}
+	if v, ok := x.(*value); ok && name == "join" {
+		return starlark.NewBuiltin(name, func(thread *starlark.Thread, _ *starlark.Builtin, args starlark.Tuple, kwargs []starlark.Tuple) (starlark.Value, error) {
+			return s.join(thread, starlark.String(v.t), args, kwargs)
+		}), nil
+	}
+	if x, ok := x.(starlark.HasAttrs); ok {
+		v, err := x.Attr(name)
+		if v != nil || err != nil {
+			return v, err
+		}
+	}
+	return nil, fmt.Errorf("%s has no .%s field or method", x.Type(), name)
+}
+
+// stock calls the method that go.starlark.net has.
+func stock(thread *starlark.Thread, x starlark.String, name string, args starlark.Tuple, kwargs []starlark.Tuple) (starlark.Value, error) {
+	method, err := x.Attr(name)
+	if err != nil {
+		return nil, err
+	}
+	return method.(*starlark.Builtin).CallInternal(thread, args, kwargs)
+}
+
+// join is sep.join(list).
+func (s *Session) join(thread *starlark.Thread, sep starlark.String, args starlark.Tuple, kwargs []starlark.Tuple) (starlark.Value, error) {
+	if len(args) == 1 {
+		if it, ok := args[0].(starlark.Iterable); ok {
+			if _, isValue := it.(*value); !isValue {
+				var list []starlark.Value
+				for e := range starlark.Elements(it) {
+					if v, ok := e.(*value); ok {
+						e = starlark.String(v.t)
+					}
+					list = append(list, e)
+				}
+				args = starlark.Tuple{starlark.NewList(list)}
+			}
+		}
+	}
+	joined, err := stock(thread, sep, "join", args, kwargs)
+	if err != nil {
+		return nil, err
+	}
+	return s.text(string(joined.(starlark.String))), nil
+}
+
+// format is text.format(...): a value may stand in {} and {name}.
+func (s *Session) format(thread *starlark.Thread, format starlark.String, args starlark.Tuple, kwargs []starlark.Tuple) (starlark.Value, error) {
+	r := firstRuntime(args...)
+	for _, kw := range kwargs {
+		if r == nil {
+			r = firstRuntime(kw[1])
+		}
+	}
+	if r == nil {
+		return stock(thread, format, "format", args, kwargs)
+	}
+	if strings.Contains(string(format), "!r") {
+		return nil, cannot(r, "be formatted by {!r}: use {}")
+	}
+	plain := func(v starlark.Value) (starlark.Value, error) {
+		if v, ok := v.(*value); ok {
+			return starlark.String(v.t), nil
+		}
+		return v, plainText("format", v)
+	}
+	args, kwargs = append(starlark.Tuple(nil), args...), append([]starlark.Tuple(nil), kwargs...)
+	var err error
+	for i := range args {
+		if args[i], err = plain(args[i]); err != nil {
+			return nil, err
+		}
+	}
+	for i, kw := range kwargs {
+		v, err := plain(kw[1])
+		if err != nil {
+			return nil, err
+		}
+		kwargs[i] = starlark.Tuple{kw[0], v}
+	}
+	formatted, err := stock(thread, format, "format", args, kwargs)
+	if err != nil {
+		return nil, err
+	}
+	return s.text(string(formatted.(starlark.String))), nil
+}
+
+// percent is x % y: in text, %s takes run-time values.
+func (s *Session) percent(x, y starlark.Value) (starlark.Value, error) {
+	format, isText := x.(starlark.String)
+	r := firstRuntime(y)
+	if v, ok := x.(*value); ok {
+		format, isText, r = starlark.String(v.t), true, v
+	}
+	if !isText || r == nil {
+		return starlark.Binary(syntax.PERCENT, x, y)
+	}
+	verbs := verbs(string(format))
+	// plain returns an argument as the stock operator may see it.
+	plain := func(v starlark.Value, verb string) (starlark.Value, error) {
+		switch v := v.(type) {
+		case *value:
+			if verb != "s" && verb != "" {
+				return nil, cannot(v, "be formatted by %%%s: use %%s", verb)
+			}
+			return starlark.String(v.t), nil
+		}
+		return v, plainText("%", v)
+	}
+	var err error
+	switch args := y.(type) {
+	case starlark.Tuple:
+		c := append(starlark.Tuple(nil), args...)
+		for i := range c {
+			verb := ""
+			if i < len(verbs) {
+				verb = verbs[i].conversion
+			}
+			if c[i], err = plain(c[i], verb); err != nil {
+				return nil, err
+			}
+		}
+		y = c
+	case *starlark.Dict:
+		c := starlark.NewDict(args.Len())
+		for _, verb := range verbs {
+			key := starlark.String(verb.key)
+			v, found, _ := args.Get(key)
+			if !found {
+				continue
+			}
+			if v, err = plain(v, verb.conversion); err != nil {
+				return nil, err
+			}
+			if err := c.SetKey(key, v); err != nil {
+				return nil, err
+			}
+		}
+		y = c
+	default:
+		verb := ""
+		if len(verbs) > 0 {
+			verb = verbs[0].conversion
+		}
+		if y, err = plain(y, verb); err != nil {
+			return nil, err
+		}
+	}
+	text, err := starlark.Binary(syntax.PERCENT, format, y)
+	if err != nil {
+		return nil, err
+	}
+	return s.text(string(text.(starlark.String))), nil
+}
+
+// A verb is one conversion of a % format: %s, %(key)d.
+type verb struct{ key, conversion string }
+
+func verbs(format string) []verb {
+	var vs []verb
+	for {
+		_, rest, ok := strings.Cut(format, "%")
+		if !ok || rest == "" {
+			return vs
+		}
+		var v verb
+		if rest[0] == '(' {
+			v.key, rest, ok = strings.Cut(rest[1:], ")")
+			if !ok || rest == "" {
+				return vs
+			}
+		}
+		v.conversion, format = rest[:1], rest[1:]
+		if v.conversion != "%" {
+			vs = append(vs, v)
+		}
+	}
+}
+
+// scalarText returns a scalar as the text that Python's str makes of it, and
+// whether v is one.
+func scalarText(v starlark.Value) (string, bool) {
+	switch v := v.(type) {
+	case starlark.String:
+		return string(v), true
+	case *value:
+		return v.t, true
+	case starlark.Int:
+		return v.String(), true
+	case starlark.Bool:
+		return v.String(), true // True, False: as in Python
+	case starlark.Float:
+		return dag.PythonFloat(float64(v)), true
+	}
+	return "", false
+}

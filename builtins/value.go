@@ -1,0 +1,298 @@
+package builtins
+
+import (
+	"encoding/json"
+	"fmt"
+	"strconv"
+
+	"go.starlark.net/starlark"
+	"go.starlark.net/syntax"
+
+	"github.com/kfs-project/kfs/dag"
+)
+
+// This file defines values known only at run time.
+
+// A Runtime is a Starlark value whose content is known only when the pipeline
+// runs.
+type Runtime interface {
+	starlark.Value
+	// What says what the value is: `train_steps is a param`.
+	What() string
+	// Ref returns the value it comes from, the first if there are several.
+	Ref() dag.Ref
+	session() *Session
+}
+
+// A Misuse is a run-time value used where its content would be needed while
+// the script is evaluated.
+type Misuse struct {
+	Value Runtime
+	Kind  MisuseKind
+	Stack starlark.CallStack // at the time of use
+	param *dag.Param         // where the value is a param
+}
+
+// A MisuseKind says what was asked of the value.
+type MisuseKind uint8
+
+// The kinds of Misuse.
+const (
+	MisuseTruth MisuseKind = iota // is it true?
+	MisuseHash                    // its hash, as a key of a dict or in a set
+	MisuseLoop                    // its elements
+	MisusePart                    // its length, or a slice of it
+)
+
+const onlyAtRunTime = ": it is known only when the pipeline runs, so "
+
+// Message returns the message for a misuse that keeps the value from doing
+// what consequence says ("it cannot decide an `if` here").
+func (m *Misuse) Message(consequence string) string {
+	return m.Value.What() + onlyAtRunTime + consequence
+}
+
+// Hint returns what to write instead; expr is the source of the expression
+// that was misused.
+func (m *Misuse) Hint(expr string) string {
+	switch m.Kind {
+	case MisuseTruth:
+		if _, ok := m.Value.(*condition); !ok {
+			expr += ` == "..."`
+		}
+		hint := "to decide when the pipeline runs, write  for _ in condition(" + expr + "):"
+		if m.param != nil {
+			name := m.param.Name
+			hint += fmt.Sprintf("\nto decide now, make it a setting:         %s = config(%q, default = %s)", name, name, literal(m.param))
+		}
+		return hint
+	case MisuseLoop:
+		return "to loop when the pipeline runs, write  for item in parallel_for(" + expr + "):"
+	}
+	return ""
+}
+
+// literal returns the default of a param as an author would write it.
+func literal(p *dag.Param) string {
+	if p.Default == nil {
+		return `""`
+	}
+	d := *p.Default
+	if _, err := strconv.ParseFloat(d, 64); err == nil {
+		return d
+	}
+	switch p.Inferred {
+	case "Bool", "JsonArray", "JsonObject":
+		return d
+	}
+	return strconv.Quote(dag.Display(d))
+}
+
+// misused records the first misuse and stops the evaluation.
+func (s *Session) misused(v Runtime, kind MisuseKind) {
+	if s.misuse != nil {
+		return
+	}
+	s.misuse = &Misuse{Value: v, Kind: kind, Stack: s.thread.CallStack()}
+	if ref := v.Ref(); ref.Kind == dag.RefParam && s.body != nil {
+		s.misuse.param = s.body.p.Param(ref.Name)
+	}
+	s.thread.Cancel("a run-time value was misused")
+}
+
+// cannot is the error of an operation that v does not have.
+func cannot(v Runtime, format string, args ...any) error {
+	return fmt.Errorf("%s%sit cannot %s", v.What(), onlyAtRunTime, fmt.Sprintf(format, args...))
+}
+
+// whatRef returns the author's name of a value and what it is.
+func whatRef(r dag.Ref) (subject, kind string) {
+	switch r.Kind {
+	case dag.RefParam:
+		return r.String(), "a param"
+	case dag.RefOutput:
+		return r.String(), fmt.Sprintf("an output of step %q", r.Step)
+	case dag.RefRunID:
+		return r.String(), "the id of the run"
+	}
+	return r.String(), "the name of the run"
+}
+
+// A value is text known only when the pipeline runs: a param, an output, the
+// id or name of the run, or text that holds one of these.
+type value struct {
+	s *Session
+	t string // with at least one token
+}
+
+var _ interface {
+	Runtime
+	starlark.HasBinary
+	starlark.HasUnary
+	starlark.HasAttrs
+	starlark.Mapping
+	starlark.Sliceable
+	starlark.Iterable
+	starlark.Comparable
+	json.Marshaler
+} = (*value)(nil)
+
+// ref returns the value that r refers to.
+func (s *Session) ref(r dag.Ref) *value { return &value{s, r.Token()} }
+
+// text returns t as a value, or as a plain string if it holds none.
+func (s *Session) text(t string) starlark.Value {
+	if !dag.HasRefs(t) {
+		return starlark.String(t)
+	}
+	return &value{s, t}
+}
+
+func (v *value) Ref() dag.Ref {
+	refs, _ := dag.Refs(v.t)
+	if len(refs) == 0 {
+		return dag.Ref{}
+	}
+	return refs[0]
+}
+
+func (v *value) What() string {
+	subject, kind := whatRef(v.Ref())
+	if _, ok := dag.SoleRef(v.t); ok {
+		return subject + " is " + kind
+	}
+	return "this text holds " + subject + ", " + kind
+}
+
+func (v *value) Type() string {
+	switch r, _ := dag.SoleRef(v.t); r.Kind {
+	case dag.RefParam:
+		return "param"
+	case dag.RefOutput:
+		return "step output"
+	}
+	return "text of the run"
+}
+
+func (v *value) session() *Session            { return v.s }
+func (v *value) String() string               { return v.t }
+func (v *value) MarshalJSON() ([]byte, error) { return json.Marshal(v.t) }
+func (v *value) Freeze()                      {}
+func (v *value) AttrNames() []string          { return nil }
+
+func (v *value) Truth() starlark.Bool { v.s.misused(v, MisuseTruth); return true }
+func (v *value) Hash() (uint32, error) {
+	v.s.misused(v, MisuseHash)
+	return 0, cannot(v, "be a key")
+}
+func (v *value) Iterate() starlark.Iterator {
+	v.s.misused(v, MisuseLoop)
+	return starlark.Tuple(nil).Iterate()
+}
+func (v *value) Len() int                                  { v.s.misused(v, MisusePart); return 0 }
+func (v *value) Index(int) starlark.Value                  { return v }
+func (v *value) Slice(start, end, step int) starlark.Value { return v }
+
+func (v *value) Attr(name string) (starlark.Value, error) {
+	return nil, cannot(v, "be asked for .%s", name)
+}
+func (v *value) Get(starlark.Value) (starlark.Value, bool, error) {
+	return nil, false, cannot(v, "be indexed")
+}
+func (v *value) Unary(op syntax.Token) (starlark.Value, error) {
+	return nil, cannot(v, "be used with %s", op)
+}
+func (v *value) CompareSameType(syntax.Token, starlark.Value, int) (bool, error) {
+	return false, cannot(v, "be compared here")
+}
+
+// Binary is + with text; nothing else is known of the value.
+func (v *value) Binary(op syntax.Token, y starlark.Value, side starlark.Side) (starlark.Value, error) {
+	if op != syntax.PLUS {
+		return nil, cannot(v, "be used with %s", op)
+	}
+	var other string
+	switch y := y.(type) {
+	case starlark.String:
+		other = string(y)
+	case *value:
+		other = y.t
+	default:
+		return nil, cannot(v, `be added to a value of type %s: text is added to text, as in "%%s" %% x`, y.Type())
+	}
+	if side == starlark.Right {
+		return v.s.text(other + v.t), nil
+	}
+	return v.s.text(v.t + other), nil
+}
+
+// A condition is a comparison that holds a run-time value.
+type condition struct {
+	op   string
+	x, y starlark.Value // at least one is a value
+}
+
+var _ Runtime = (*condition)(nil)
+
+func (c *condition) side() Runtime {
+	if r, ok := c.x.(Runtime); ok {
+		return r
+	}
+	return c.y.(Runtime)
+}
+
+func (c *condition) What() string          { return c.side().What() }
+func (c *condition) Ref() dag.Ref          { return c.side().Ref() }
+func (c *condition) session() *Session     { return c.side().session() }
+func (c *condition) String() string        { return c.x.String() + " " + c.op + " " + c.y.String() }
+func (c *condition) Type() string          { return "condition" }
+func (c *condition) Freeze()               {}
+func (c *condition) Truth() starlark.Bool  { c.session().misused(c, MisuseTruth); return true }
+func (c *condition) Hash() (uint32, error) { return 0, cannot(c, "be a key") }
+
+// valueIn returns the first run-time value in v, looking into lists, tuples
+// and dicts as far as the budget of elements goes; nil if there is none.
+func valueIn(v starlark.Value, budget *int) Runtime {
+	switch v := v.(type) {
+	case Runtime:
+		return v
+	case starlark.String, starlark.Int, starlark.Bool, starlark.Float, starlark.NoneType:
+		return nil
+	case *starlark.Dict:
+		for k, e := range v.Entries() {
+			if *budget--; *budget < 0 {
+				return nil
+			}
+			if r := valueIn(k, budget); r != nil {
+				return r
+			}
+			if r := valueIn(e, budget); r != nil {
+				return r
+			}
+		}
+	case starlark.Indexable:
+		for i := range v.Len() {
+			if *budget--; *budget < 0 {
+				return nil
+			}
+			if r := valueIn(v.Index(i), budget); r != nil {
+				return r
+			}
+		}
+	}
+	return nil
+}
+
+// searchBudget is how many elements of lists and dicts are searched for
+// run-time values before an operator takes them for plain.
+const searchBudget = 1000
+
+func firstRuntime(vs ...starlark.Value) Runtime {
+	budget := searchBudget
+	for _, v := range vs {
+		if r := valueIn(v, &budget); r != nil {
+			return r
+		}
+	}
+	return nil
+}

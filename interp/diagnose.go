@@ -1,0 +1,339 @@
+package interp
+
+import (
+	"errors"
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+
+	"go.starlark.net/resolve"
+	"go.starlark.net/starlark"
+	"go.starlark.net/syntax"
+
+	"github.com/kfs-project/kfs/builtins"
+	"github.com/kfs-project/kfs/dag"
+	"github.com/kfs-project/kfs/internal/spell"
+)
+
+// This file defines diagnostics and how errors become them.
+
+// An Error is a script's faults, sorted by place.
+type Error struct {
+	Diagnostics []Diagnostic
+	cause       error
+}
+
+func newError(ds []Diagnostic, cause error) *Error {
+	slices.SortStableFunc(ds, func(a, b Diagnostic) int { return a.Pos.Compare(b.Pos) })
+	ds = slices.CompactFunc(ds, func(a, b Diagnostic) bool { return a.Pos == b.Pos && a.Msg == b.Msg })
+	return &Error{ds, cause}
+}
+
+// Error returns a line for each fault; Diagnostics hold the rest.
+func (e *Error) Error() string {
+	var lines []string
+	for _, d := range e.Diagnostics {
+		lines = append(lines, (&dag.Error{Pos: d.Pos, Msg: d.Msg}).Error())
+	}
+	return strings.Join(lines, "\n")
+}
+
+// Unwrap returns the error of the interpreter that led to the faults, or nil.
+func (e *Error) Unwrap() error { return e.cause }
+
+// A Diagnostic is one fault of a script.
+type Diagnostic struct {
+	Pos, End dag.Pos // File is relative to the root; zero if no place is to blame
+	Msg      string
+	Hint     string  // what to do; may be "" or several lines
+	Stack    []Frame // the calls that led there, innermost first
+	Excerpt  string  // the source line and a caret line, or ""
+}
+
+// A Frame is one call that was under way.
+type Frame struct {
+	Pos  dag.Pos // of the call
+	Func string  // the function that holds the call; "" is the file itself
+}
+
+// String returns the diagnostic as a user reads it: place and message,
+// excerpt, calls, hint. It has no final newline.
+func (d Diagnostic) String() string {
+	var b strings.Builder
+	b.WriteString((&dag.Error{Pos: d.Pos, Msg: d.Msg}).Error())
+	if d.Excerpt != "" {
+		b.WriteString("\n" + d.Excerpt)
+	}
+	for _, f := range d.Stack {
+		in := ""
+		if f.Func != "" {
+			in = " in " + f.Func
+		}
+		fmt.Fprintf(&b, "\ncalled from %s%s", f.Pos, in)
+	}
+	if d.Hint != "" {
+		b.WriteString("\nhint: " + strings.ReplaceAll(d.Hint, "\n", "\n      "))
+	}
+	return b.String()
+}
+
+// diagnostic makes a Diagnostic with an excerpt. Without an end, the word at
+// pos is marked.
+func (l *loader) diagnostic(pos, end dag.Pos, msg, hint string) Diagnostic {
+	d := Diagnostic{Pos: pos, End: end, Msg: dag.Display(msg), Hint: dag.Display(hint)}
+	if l.modules[pos.File] != nil && pos.IsValid() {
+		d.Excerpt, d.End = excerpt(l.line(pos), pos, end)
+	}
+	return d
+}
+
+// excerpt returns the line at pos with a caret line below it, and the end of
+// what is marked.
+func excerpt(source string, pos, end dag.Pos) (string, dag.Pos) {
+	line := []rune(source)
+	from := min(max(pos.Col-1, 0), len(line))
+	to := len(line) // of a span that goes on in the next line
+	switch {
+	case end.Line == pos.Line:
+		to = min(max(end.Col-1, from), len(line))
+	case end.Line == 0:
+		to = from
+		for to < len(line) && isWord(line[to]) {
+			to++
+		}
+		end = dag.Pos{File: pos.File, Line: pos.Line, Col: max(to, from+1) + 1}
+	}
+	const longest = 200 // characters of a line that are shown
+	cut := ""
+	if len(line) > longest {
+		shift := max(0, from-longest/2)
+		line = line[shift:]
+		from, to = from-shift, to-shift
+		if len(line) > longest {
+			line, cut = line[:longest], "..."
+		}
+		to = min(to, len(line))
+	}
+	pad := make([]rune, from)
+	for i, r := range line {
+		switch {
+		case r == '\t':
+		case r < ' ' || r == 0x7f || 0x80 <= r && r < 0xa0:
+			line[i] = '\uFFFD' // nothing in a source may steer the terminal
+		}
+		if i < from {
+			pad[i] = ' '
+			if r == '\t' {
+				pad[i] = '\t'
+			}
+		}
+	}
+	return fmt.Sprintf("%5d | %s%s\n      | %s%s", pos.Line, string(line), cut,
+		string(pad), strings.Repeat("^", max(to-from, 1))), end
+}
+
+func isWord(r rune) bool {
+	return r == '_' || 'a' <= r && r <= 'z' || 'A' <= r && r <= 'Z' || '0' <= r && r <= '9' || r >= 0x80
+}
+
+// line returns the source line at a place, or "".
+func (l *loader) line(pos dag.Pos) string {
+	m := l.modules[pos.File]
+	if m == nil || pos.Line < 1 {
+		return ""
+	}
+	lines := strings.SplitN(string(m.src), "\n", pos.Line+1)
+	if pos.Line > len(lines) {
+		return ""
+	}
+	return strings.TrimSuffix(lines[pos.Line-1], "\r")
+}
+
+// source returns the text of a span of one line, or "".
+func (l *loader) source(file string, s span) string {
+	line := []rune(l.line(dag.Pos{File: file, Line: int(s.start.line)}))
+	if s.start.line != s.end.line || int(s.end.col)-1 > len(line) {
+		return ""
+	}
+	return string(line[s.start.col-1 : s.end.col-1])
+}
+
+// fault returns the diagnostic of a fault of a call.
+func (l *loader) fault(e *builtins.Error) Diagnostic {
+	pos, end := e.Pos, dag.Pos{}
+	if m := l.modules[pos.File]; m != nil && m.index != nil && e.Arg != "" {
+		if s, ok := m.index.argument(place{int32(pos.Line), int32(pos.Col)}, e.Arg); ok {
+			pos, end = s.in(pos.File)
+		}
+	}
+	return l.diagnostic(pos, end, e.Msg, e.Hint)
+}
+
+// in returns the places of the span in a file.
+func (s span) in(file string) (start, end dag.Pos) {
+	return dag.Pos{File: file, Line: int(s.start.line), Col: int(s.start.col)},
+		dag.Pos{File: file, Line: int(s.end.line), Col: int(s.end.col)}
+}
+
+// diagnose turns an error of an evaluation into diagnostics.
+func (l *loader) diagnose(err error, limits Limits) []Diagnostic {
+	var stack starlark.CallStack
+	// The innermost EvalError has the whole stack, because load runs on the
+	// same thread.
+	for e := (*starlark.EvalError)(nil); errors.As(err, &e); err = e.Unwrap() {
+		stack = e.CallStack
+		if e.Unwrap() == nil {
+			err = errors.New(e.Msg)
+			break
+		}
+	}
+	var syntaxErr syntax.Error
+	if errors.As(err, &syntaxErr) {
+		return []Diagnostic{l.syntax(syntaxErr)}
+	}
+	var resolveErrs resolve.ErrorList
+	if errors.As(err, &resolveErrs) {
+		var ds []Diagnostic
+		for _, e := range resolveErrs {
+			ds = append(ds, l.resolveError(e))
+		}
+		return ds
+	}
+	at, frames := l.frames(stack)
+	var fault *builtins.Error
+	if errors.As(err, &fault) {
+		d := l.fault(fault)
+		d.Stack = frames
+		return []Diagnostic{d}
+	}
+	msg, hint := explain(err.Error(), limits)
+	var end dag.Pos
+	if s, ok := l.operatorSpan(at); ok {
+		at, end = s.in(at.File)
+	}
+	if calledWrongly.MatchString(msg) && len(frames) > 0 {
+		at, frames = frames[0].Pos, frames[1:] // of the call, not of the def
+	}
+	d := l.diagnostic(at, end, msg, hint)
+	d.Stack = frames
+	return []Diagnostic{d}
+}
+
+func (l *loader) operatorSpan(at dag.Pos) (span, bool) {
+	m := l.modules[at.File]
+	if m == nil || m.index == nil {
+		return span{}, false
+	}
+	s, ok := m.index.spans[place{int32(at.Line), int32(at.Col)}]
+	return s, ok
+}
+
+// frames returns the innermost place in a script of a stack, and the calls
+// that led there, innermost first.
+func (l *loader) frames(stack starlark.CallStack) (at dag.Pos, frames []Frame) {
+	for i := range stack {
+		f := stack.At(i)
+		if f.Pos.Line <= 0 {
+			continue // a builtin
+		}
+		name := f.Name
+		if name == "<toplevel>" {
+			name = ""
+		}
+		if at == (dag.Pos{}) {
+			at = position(f.Pos)
+		} else {
+			frames = append(frames, Frame{Pos: position(f.Pos), Func: name})
+		}
+	}
+	return at, frames
+}
+
+// calledWrongly matches what the interpreter says of a call whose arguments do
+// not fit a function of the script.
+var calledWrongly = regexp.MustCompile(`^function \S+ (got |missing |accepts )`)
+
+// ofRuntime matches messages of stock operations that met a run-time value.
+var ofRuntime = regexp.MustCompile(`\b(param|step output|text of the run|condition)\b`)
+
+// explain says an interpreter's message in words of kfs, with a hint.
+func explain(msg string, limits Limits) (string, string) {
+	if reason, ok := strings.CutPrefix(msg, "Starlark computation cancelled: "); ok {
+		switch reason {
+		case "too many steps":
+			return fmt.Sprintf("the script ran for more than %d steps of the interpreter and was stopped here", limits.Steps), "does a loop go on for longer than you meant?"
+		case errTime.Error():
+			return fmt.Sprintf("the script ran for more than %v and was stopped here", limits.Time), "does a loop go on for longer than you meant?"
+		}
+		return "evaluation was stopped: " + reason, ""
+	}
+	if own, ok := strings.CutPrefix(msg, "fail: "); ok {
+		return own, ""
+	}
+	if !strings.Contains(msg, "known only when the pipeline runs") && ofRuntime.MatchString(msg) {
+		return msg, "params and outputs are known only when the pipeline runs: text can be built from them\nwith +, % and format, and nothing else"
+	}
+	return msg, ""
+}
+
+// misuse returns the diagnostic of a run-time value whose content was needed.
+func (l *loader) misuse(m *builtins.Misuse) Diagnostic {
+	at, frames := l.frames(m.Stack)
+	var end dag.Pos
+	consequence := map[builtins.MisuseKind]string{
+		builtins.MisuseTruth: "nothing can be decided by it here",
+		builtins.MisuseHash:  "it cannot be a key of a dict or an element of a set",
+		builtins.MisuseLoop:  "it cannot be looped over here",
+		builtins.MisusePart:  "neither its length nor a part of it can be had here",
+	}[m.Kind]
+	expr := ""
+	if mod := l.modules[at.File]; mod != nil && mod.index != nil {
+		inBuiltin := len(m.Stack) > 0 && m.Stack.At(0).Pos.Line <= 0
+		if inBuiltin && !builtins.IsOperator(m.Stack.At(0).Name) {
+			consequence = fmt.Sprintf("`%s` cannot take it here", m.Stack.At(0).Name)
+		} else if t, ok := mod.index.at(place{int32(at.Line), int32(at.Col)}, m.Kind == builtins.MisuseLoop); ok && (m.Kind == builtins.MisuseTruth || m.Kind == builtins.MisuseLoop) {
+			expr = l.source(at.File, t.span)
+			at, end = t.in(at.File)
+			if m.Kind == builtins.MisuseTruth {
+				consequence = "it cannot decide " + article(t.kind) + " here"
+			}
+		}
+	}
+	if s, ok := l.operatorSpan(at); ok && end == (dag.Pos{}) {
+		at, end = s.in(at.File)
+	}
+	if expr == "" {
+		expr = m.Value.Ref().String()
+	}
+	d := l.diagnostic(at, end, m.Message(consequence), m.Hint(expr))
+	d.Stack = frames
+	return d
+}
+
+func article(kind string) string {
+	switch kind {
+	case "if", "elif", "and", "or":
+		return "an `" + kind + "`"
+	}
+	return "a `" + kind + "`"
+}
+
+// resolveError returns the diagnostic of a name that is wrong.
+func (l *loader) resolveError(e resolve.Error) Diagnostic {
+	pos := position(e.Pos)
+	name, undefined := strings.CutPrefix(e.Msg, "undefined: ")
+	if !undefined {
+		return l.diagnostic(pos, dag.Pos{}, e.Msg, pythonHint(l.line(pos), e.Msg, pos.Col))
+	}
+	name, _, _ = strings.Cut(name, " ") // the resolver may add a suggestion of its own
+	msg, hint := fmt.Sprintf("unknown word %q", name), pythonWords[name]
+	words := builtins.Words()
+	if m := l.modules[pos.File]; m != nil && m.index != nil {
+		words = append(words, m.index.names...)
+	}
+	if meant := spell.DidYouMean(name, words); meant != "" && hint == "" {
+		msg += ": " + meant
+	}
+	return l.diagnostic(pos, dag.Pos{}, msg, hint)
+}

@@ -1,0 +1,155 @@
+package interp
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"path"
+	"path/filepath"
+	"strings"
+
+	"go.starlark.net/starlark"
+	"go.starlark.net/syntax"
+)
+
+// This file defines how files are found, read and loaded.
+
+// A loader holds the files of one evaluation.
+type loader struct {
+	fsys    fs.FS
+	root    string // for messages; "" if the host gave an fs.FS of its own
+	env     starlark.StringDict
+	budget  int // bytes of source that may still be read
+	files   []string
+	modules map[string]*module // by path under the root
+}
+
+// A module is a file that was loaded or is being loaded.
+type module struct {
+	src     []byte
+	index   *index
+	globals starlark.StringDict
+	err     error
+	done    bool
+}
+
+// options is the dialect: set, and if, for and reassignment at the top level.
+var options = &syntax.FileOptions{Set: true, TopLevelControl: true, GlobalReassign: true}
+
+// display returns the path of a file as the user of the host knows it.
+func (l *loader) display(name string) string {
+	return filepath.ToSlash(filepath.Join(l.root, name))
+}
+
+// resolve returns the path under the root of what a file names.
+func (l *loader) resolve(name, from string) (string, error) {
+	var p string
+	switch {
+	case name == "":
+		return "", errors.New("want the path of a file, got an empty string")
+	case strings.HasPrefix(name, "@"):
+		return "", fmt.Errorf("no module is named %q", name)
+	case strings.HasPrefix(name, "//"):
+		p = path.Clean(name[2:])
+	case strings.HasPrefix(name, "/"):
+		return "", fmt.Errorf("%q is an absolute path: want one relative to this file, or //path relative to the root", name)
+	default:
+		p = path.Join(path.Dir(from), name)
+	}
+	if p == ".." || strings.HasPrefix(p, "../") {
+		up := strings.Count(p, "../")
+		return "", fmt.Errorf("%q is outside the root %s: give a root that holds it with  --root %s", name,
+			l.display("."), l.display(strings.Repeat("../", max(up, 1))))
+	}
+	if !fs.ValidPath(p) || strings.ContainsAny(p, "\x00\\") {
+		return "", fmt.Errorf("%q is not a path", name)
+	}
+	return p, nil
+}
+
+// read returns the content of a file under the root.
+func (l *loader) read(name string) ([]byte, error) {
+	f, err := l.fsys.Open(name)
+	if err != nil {
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
+			return nil, errors.New("no such file")
+		case strings.Contains(err.Error(), "escapes"):
+			return nil, fmt.Errorf("it is a link to a place outside the root %s", l.display("."))
+		}
+		var pathErr *fs.PathError
+		if errors.As(err, &pathErr) {
+			err = pathErr.Err
+		}
+		return nil, err
+	}
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, int64(l.budget)+1))
+	if err != nil {
+		var pathErr *fs.PathError
+		if errors.As(err, &pathErr) {
+			err = pathErr.Err
+		}
+		return nil, err
+	}
+	if len(data) > l.budget {
+		return nil, errors.New("the files of this script are larger than the limit of source bytes")
+	}
+	l.budget -= len(data)
+	l.files = append(l.files, name)
+	return data, nil
+}
+
+// readFile is read_file(name) in the file from.
+func (l *loader) readFile(name, from string) (string, error) {
+	p, err := l.resolve(name, from)
+	if err != nil {
+		return "", err
+	}
+	data, err := l.read(p)
+	if err != nil {
+		return "", fmt.Errorf("%s: %w", l.display(p), err)
+	}
+	return string(data), nil
+}
+
+// load is load(name, ...) in the file from: each file is evaluated once.
+func (l *loader) load(thread *starlark.Thread, name, from string) (starlark.StringDict, error) {
+	p, err := l.resolve(name, from)
+	if err != nil {
+		return nil, err
+	}
+	if m := l.modules[p]; m != nil {
+		if !m.done {
+			return nil, fmt.Errorf("%s loads itself, by way of %s", l.display(p), l.display(from))
+		}
+		return m.globals, m.err
+	}
+	src, err := l.read(p)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", l.display(p), err)
+	}
+	return l.exec(thread, p, src)
+}
+
+// exec evaluates the source of a file.
+func (l *loader) exec(thread *starlark.Thread, name string, src []byte) (starlark.StringDict, error) {
+	m := &module{src: src}
+	l.modules[name] = m
+	defer func() { m.done = true }()
+	f, err := options.Parse(name, src, 0)
+	if err != nil {
+		m.err = err
+		return nil, err
+	}
+	m.index = rewrite(f)
+	prog, err := starlark.FileProgram(f, l.env.Has)
+	if err != nil {
+		m.err = err
+		return nil, err
+	}
+	m.globals, m.err = prog.Init(thread, l.env)
+	m.globals.Freeze()
+	return m.globals, m.err
+}

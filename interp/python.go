@@ -1,0 +1,116 @@
+package interp
+
+import (
+	"strings"
+
+	"go.starlark.net/syntax"
+
+	"github.com/kfs-project/kfs/dag"
+)
+
+// This file defines what is said of Python that is not Starlark.
+
+// pythonLines are statements of Python, by the first word of their line.
+var pythonLines = map[string]string{
+	"import": `a file is loaded with  load("other.star", "name")`,
+	"from":   `a file is loaded with  load("other.star", "name")`,
+	"class":  "there are no classes: use functions, dicts and struct(...)",
+	"with":   "a block of steps is a for statement:  for _ in condition(x == y):",
+	"try":    "there are no exceptions; what must run at the end of a pipeline, whatever happened, is a step",
+	"while":  "loops are bounded: write  for i in range(n):",
+	"global": "a function cannot assign a global; return the value instead",
+	"raise":  "write  fail(\"message\")",
+	"assert": "write  if not x: fail(\"message\")",
+	"async":  "there is no async: steps that do not need each other run at the same time",
+	"@":      "there are no decorators: register the function below it with  pipeline(my_pipeline, name = \"...\")",
+}
+
+// pythonWords are words that Python has and the language has not.
+var pythonWords = map[string]string{
+	"dsl":        "the words stand by themselves:  container_op(...), pipeline(...)",
+	"kfp":        "the words stand by themselves:  container_op(...), pipeline(...)",
+	"isinstance": `write  type(x) == "string"`,
+	"open":       `write  read_file("path")`,
+	"os":         "scripts see no environment: use  config(\"name\", default = ...)",
+	"null":       "write  None",
+	"__name__":   "a file is only ever evaluated as a pipeline: leave this out",
+}
+
+// syntax returns the diagnostic of an error of the scanner or parser.
+func (l *loader) syntax(e syntax.Error) Diagnostic {
+	pos, end := position(e.Pos), dag.Pos{}
+	line := l.line(pos)
+	if got, want, ok := strings.Cut(strings.TrimPrefix(e.Msg, "got "), ", want "); ok && want != "primary expression" {
+		// The parser is behind the word that it did not want.
+		if start := tokenStart([]rune(line), got, pos.Col); start < pos.Col {
+			pos.Col, end = start, pos
+		}
+	}
+	if strings.TrimSpace(line) == "" { // the fault is where the text before it ends
+		for pos.Line > 1 && strings.TrimSpace(l.line(pos)) == "" {
+			pos.Line--
+		}
+		pos.Col = len([]rune(strings.TrimRight(l.line(pos), " \t"))) + 1
+	}
+	return l.diagnostic(pos, end, "syntax error: "+parserWords.Replace(e.Msg), pythonHint(line, e.Msg, pos.Col))
+}
+
+// parserWords says in plain words what the parser calls parts of a file.
+var parserWords = strings.NewReplacer(
+	"got outdent", "got the end of the block",
+	"got indent", "got an indented line",
+	"got newline", "got the end of the line",
+	"got end of file", "got the end of the file",
+	"want newline", "want the end of the line",
+	"want indent", "want an indented line",
+	"primary expression", "an expression",
+)
+
+// tokenStart returns the column at which the token begins that ends before the
+// column; got is what the parser calls it.
+func tokenStart(line []rune, got string, col int) int {
+	i := min(col-1, len(line)) // behind the token
+	if i != col-1 {
+		return col
+	}
+	if mark := strings.Trim(got, "'"); mark != got { // ':', ')' and the like
+		return max(col-len(mark), 1)
+	}
+	if got == "string literal" && i > 0 {
+		quote := line[i-1]
+		for i--; i > 0 && line[i-1] != quote; i-- {
+		}
+		return max(i, 1)
+	}
+	for i > 0 && isWord(line[i-1]) {
+		i--
+	}
+	return i + 1
+}
+
+// pythonHint says what to write instead of a line of Python; col is where the
+// parser gave up.
+func pythonHint(line, msg string, col int) string {
+	first := strings.TrimLeft(line, " \t")
+	if strings.HasPrefix(first, "@") {
+		return pythonLines["@"]
+	}
+	word := first
+	if i := strings.IndexFunc(first, func(r rune) bool { return !isWord(r) }); i >= 0 {
+		word = first[:i]
+	}
+	if hint := pythonLines[word]; hint != "" {
+		return hint
+	}
+	if word == "def" && strings.HasPrefix(msg, "got ':', want ") {
+		return "there are no annotations: the types of params are said by  pipeline(fn, types = {\"x\": \"Integer\"})"
+	}
+	runes := []rune(line)
+	if at := col - 1; at >= 1 && at < len(runes) && (runes[at] == '"' || runes[at] == '\'') {
+		if f := runes[at-1]; f == 'f' || f == 'F' {
+			return `there are no f-strings: write  "%s" % x  or  "{}".format(x)`
+		}
+		return "two strings side by side are not joined: put a + between them"
+	}
+	return ""
+}
