@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"unicode/utf8"
 
 	"github.com/kfs-project/kfs/internal/spell"
@@ -15,11 +16,13 @@ import (
 // This file defines what makes a pipeline valid.
 
 // outputName is the form of names of outputs; KFP has the same.
-var outputName = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9\s_-]*$`)
+var outputName = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`^[A-Za-z][A-Za-z0-9\s_-]*$`)
+})
 
 // CheckOutputName returns what is wrong with the name of an output, or "".
 func CheckOutputName(name string) string {
-	if !outputName.MatchString(name) {
+	if !outputName().MatchString(name) {
 		return fmt.Sprintf("output name %q: want a letter, then letters, digits, spaces, _ or -", name)
 	}
 	return ""

@@ -22,7 +22,6 @@
 package images
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"maps"
@@ -31,7 +30,7 @@ import (
 	"slices"
 	"strings"
 
-	"sigs.k8s.io/yaml"
+	"go.yaml.in/yaml/v3"
 
 	"github.com/kfs-project/kfs/internal/spell"
 )
@@ -69,23 +68,33 @@ func Read(file string) (*Map, error) {
 // Parse reads the text of a file. The file's name is used in messages and for
 // relative paths.
 func Parse(file string, data []byte) (*Map, error) {
-	r := reader{file: file, data: data}
-	var top map[string]any
-	if err := yaml.UnmarshalStrict(data, &top); err != nil {
+	r := reader{file: file}
+	var doc yaml.Node
+	if err := yaml.Unmarshal(data, &doc); err != nil {
 		return nil, syntaxError(file, err)
 	}
 	m := &Map{File: file, targets: map[string]Target{}}
-	for _, key := range slices.Sorted(maps.Keys(top)) {
-		if key != "images" {
-			r.fault(key, unknownKey(key, []string{"images"}))
+	if len(doc.Content) == 0 || resolve(doc.Content[0]).Kind != yaml.MappingNode {
+		return nil, fmt.Errorf("%s: want a map with the key images", file)
+	}
+	top := resolve(doc.Content[0])
+	found := false
+	for _, e := range r.entries(top) {
+		if e.key != "images" {
+			r.fault(e.node, "%s", unknownKey(e.key, []string{"images"}))
+			continue
+		}
+		found = true
+		if e.value.Kind != yaml.MappingNode {
+			r.fault(e.value, "images is %s: want a map from image to what stands in for it", kind(e.value))
+			continue
+		}
+		for _, image := range r.entries(e.value) {
+			m.targets[image.key] = r.target(image)
 		}
 	}
-	entries, ok := top["images"].(map[string]any)
-	if !ok && len(r.faults) == 0 {
-		r.fault("images", "images: want a map from image to what stands in for it")
-	}
-	for _, image := range slices.Sorted(maps.Keys(entries)) {
-		m.targets[image] = r.target(image, entries[image])
+	if !found && len(r.faults) == 0 {
+		r.fault(top, "want the key images, a map from image to what stands in for it")
 	}
 	if len(r.faults) > 0 {
 		return nil, errors.Join(r.faults...)
@@ -138,137 +147,129 @@ func Split(image string) (name, suffix string) {
 // A reader collects the faults of a file.
 type reader struct {
 	file   string
-	data   []byte
 	faults []error
 }
 
-// fault adds a fault about a key, at the first line that begins with it.
-func (r *reader) fault(key, msg string) { r.faultIn("", key, msg) }
-
-// faultIn is fault for a key below another one.
-func (r *reader) faultIn(above, key, msg string) {
-	from := max(0, r.line(0, above))
-	at := r.line(from, key)
-	if at < 0 {
-		at = from
-	}
-	r.faults = append(r.faults, fmt.Errorf("%s:%d: %s", r.file, at+1, msg))
+// fault adds a fault at a node.
+func (r *reader) fault(n *yaml.Node, format string, args ...any) {
+	r.faults = append(r.faults, fmt.Errorf("%s:%d:%d: %s", r.file, n.Line, n.Column, fmt.Sprintf(format, args...)))
 }
 
-// line returns the line, from 0, on which a key stands at or behind line
-// from, or -1. It finds keys in block and flow style, and knows no more YAML.
-func (r *reader) line(from int, key string) int {
-	if key == "" {
-		return -1
-	}
-	for i, line := range bytes.Split(r.data, []byte("\n")) {
-		if i < from {
-			continue
+// An entry is one key of a map and its value.
+type entry struct {
+	key   string
+	node  *yaml.Node // of the key
+	value *yaml.Node
+}
+
+// entries returns the entries of a map, in their order.
+func (r *reader) entries(m *yaml.Node) []entry {
+	var entries []entry
+	for i := 0; i+1 < len(m.Content); i += 2 {
+		e := entry{m.Content[i].Value, m.Content[i], resolve(m.Content[i+1])}
+		if slices.ContainsFunc(entries, func(o entry) bool { return o.key == e.key }) {
+			r.fault(e.node, "key %q stands there twice", e.key)
 		}
-		text := string(line)
-		for {
-			at := strings.Index(text, key)
-			if at < 0 {
-				break
-			}
-			before, after := text[:at], strings.TrimLeft(text[at+len(key):], `"' `)
-			if strings.HasPrefix(after, ":") && strings.TrimRight(before, `"'`) == strings.TrimRight(before, `"'abcdefghijklmnopqrstuvwxyz_`) {
-				return i
-			}
-			text = text[at+len(key):]
-		}
+		entries = append(entries, e)
 	}
-	return -1
+	return entries
+}
+
+// resolve returns the node that an alias stands for, or the node itself.
+func resolve(n *yaml.Node) *yaml.Node {
+	for n.Kind == yaml.AliasNode {
+		n = n.Alias
+	}
+	return n
+}
+
+// text returns the value of a string.
+func text(n *yaml.Node) (string, bool) {
+	return n.Value, n.Kind == yaml.ScalarNode && n.ShortTag() == "!!str"
 }
 
 var execKeys = []string{"exec", "dir", "env", "pass_env", "background"}
 
-func (r *reader) target(image string, v any) Target {
-	if image == "" {
-		r.fault("images", `image "": want the name of an image`)
+func (r *reader) target(e entry) Target {
+	if e.key == "" {
+		r.fault(e.node, `image "": want the name of an image`)
 	}
-	switch v := v.(type) {
-	case string:
-		if v == "" || strings.ContainsAny(v, " \t\n") {
-			r.fault(image, fmt.Sprintf("image %q: its mirror is %q: want the name of an image", image, v))
+	if mirror, ok := text(e.value); ok {
+		if mirror == "" || strings.ContainsAny(mirror, " \t\n") {
+			r.fault(e.value, "image %q: its mirror is %q: want the name of an image", e.key, mirror)
 		}
-		return Target{Image: v}
-	case map[string]any:
-		return Target{Exec: r.exec(image, v)}
+		return Target{Image: mirror}
 	}
-	r.fault(image, fmt.Sprintf("image %q: found %s: want an image, or {exec: [...]}", image, kind(v)))
+	if e.value.Kind == yaml.MappingNode {
+		return Target{Exec: r.exec(e)}
+	}
+	r.fault(e.value, "image %q: found %s: want an image, or {exec: [...]}", e.key, kind(e.value))
 	return Target{}
 }
 
-func (r *reader) exec(image string, fields map[string]any) *Exec {
+func (r *reader) exec(image entry) *Exec {
 	x := &Exec{Env: map[string]string{}}
 	base := filepath.Dir(r.file)
 	if abs, err := filepath.Abs(base); err == nil {
 		base = abs
 	}
-	wrong := func(field, want string) {
-		r.faultIn(image, field, fmt.Sprintf("image %q: %s is %s: want %s", image, field, kind(fields[field]), want))
-	}
-	texts := func(field string) []string {
-		list, ok := fields[field].([]any)
-		var texts []string
-		for _, e := range list {
-			text, isText := e.(string)
-			if !isText {
-				ok = false
-				break
+	hasExec := false
+	for _, field := range r.entries(image.value) {
+		wrong := func(want string) {
+			r.fault(field.value, "image %q: %s is %s: want %s", image.key, field.key, kind(field.value), want)
+		}
+		texts := func() []string {
+			var list []string
+			ok := field.value.Kind == yaml.SequenceNode
+			for _, n := range field.value.Content {
+				t, isText := text(resolve(n))
+				ok = ok && isText
+				list = append(list, t)
 			}
-			texts = append(texts, text)
+			if !ok {
+				wrong("a list of strings")
+			}
+			return list
 		}
-		if !ok {
-			wrong(field, "a list of strings")
-		}
-		return texts
-	}
-	if _, ok := fields["exec"]; !ok {
-		r.fault(image, fmt.Sprintf("image %q has no exec: want  exec: [COMMAND, ...]  ([] runs the step's own command)", image))
-	}
-	for _, field := range slices.Sorted(maps.Keys(fields)) {
-		switch v := fields[field]; field {
+		switch field.key {
 		case "exec":
-			x.Command = texts(field)
+			hasExec = true
+			x.Command = texts()
 			if len(x.Command) > 0 && strings.Contains(x.Command[0], "/") && !filepath.IsAbs(x.Command[0]) {
 				x.Command[0] = filepath.Join(base, x.Command[0])
 			}
 		case "pass_env":
-			x.PassEnv = texts(field)
+			x.PassEnv = texts()
 		case "dir":
-			dir, ok := v.(string)
+			dir, ok := text(field.value)
 			if !ok || dir == "" {
-				wrong(field, "the path of a folder")
+				wrong("the path of a folder")
 			} else if !filepath.IsAbs(dir) {
 				dir = filepath.Join(base, dir)
 			}
 			x.Dir = dir
 		case "env":
-			env, ok := v.(map[string]any)
-			if !ok {
-				wrong(field, "a map from name to text")
+			if field.value.Kind != yaml.MappingNode {
+				wrong("a map from name to text")
+				continue
 			}
-			for _, name := range slices.Sorted(maps.Keys(env)) {
-				text, ok := env[name].(string)
-				switch {
-				case (name == "true" || name == "false") && r.line(0, name) < 0: // YAML 1.1 reads N and on as truth values
-					r.faultIn(image, field, fmt.Sprintf("image %q: a name in env reads as %s: put it in quotes", image, name))
-				case !ok:
-					r.faultIn(image, name, fmt.Sprintf("image %q: env %s is %s: want text; put it in quotes", image, name, kind(env[name])))
+			for _, v := range r.entries(field.value) {
+				t, ok := text(v.value)
+				if !ok {
+					r.fault(v.value, "image %q: env %s is %s: want text; put it in quotes", image.key, v.key, kind(v.value))
 				}
-				x.Env[name] = text
+				x.Env[v.key] = t
 			}
 		case "background":
-			background, ok := v.(bool)
-			if !ok {
-				wrong(field, "true or false")
+			if field.value.ShortTag() != "!!bool" || field.value.Decode(&x.Background) != nil {
+				wrong("true or false")
 			}
-			x.Background = background
 		default:
-			r.faultIn(image, field, fmt.Sprintf("image %q: %s", image, unknownKey(field, execKeys)))
+			r.fault(field.node, "image %q: %s", image.key, unknownKey(field.key, execKeys))
 		}
+	}
+	if !hasExec {
+		r.fault(image.node, "image %q has no exec: want  exec: [COMMAND, ...]  ([] runs the step's own command)", image.key)
 	}
 	return x
 }
@@ -282,32 +283,23 @@ func unknownKey(key string, known []string) string {
 }
 
 // kind names a value as a message shows it.
-func kind(v any) string {
-	switch v := v.(type) {
-	case nil:
-		return "nothing"
-	case string:
-		return fmt.Sprintf("%q", v)
-	case []any:
+func kind(n *yaml.Node) string {
+	switch {
+	case n.Kind == yaml.SequenceNode:
 		return "a list"
-	case map[string]any:
+	case n.Kind == yaml.MappingNode:
 		return "a map"
+	case n.ShortTag() == "!!null":
+		return "nothing"
+	case n.ShortTag() == "!!str":
+		return fmt.Sprintf("%q", n.Value)
 	}
-	return fmt.Sprint(v)
+	return n.Value
 }
 
 // syntaxError is an error of the YAML library with its place put first.
 func syntaxError(file string, err error) error {
-	msg := err.Error()
-	for _, prefix := range []string{
-		"error converting YAML to JSON: ", "yaml: ", "unmarshal errors:\n", "error unmarshaling JSON: while decoding JSON: ",
-	} {
-		msg = strings.TrimPrefix(strings.TrimSpace(msg), prefix)
-	}
-	msg = strings.TrimSpace(msg)
-	if strings.Contains(msg, "cannot unmarshal") {
-		msg = "want a map with the key images"
-	}
+	msg := strings.TrimPrefix(err.Error(), "yaml: ")
 	if line, rest, ok := strings.Cut(strings.TrimPrefix(msg, "line "), ": "); ok && strings.HasPrefix(msg, "line ") {
 		return fmt.Errorf("%s:%s: %s", file, line, rest)
 	}

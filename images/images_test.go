@@ -63,20 +63,20 @@ images:
 
 func TestFaults(t *testing.T) {
 	for _, tt := range []struct{ text, want string }{
-		{"imges:\n  a: b\n", `images.yaml:1: unknown key "imges": did you mean "images"?`},
-		{"{}", `images.yaml:1: images: want a map from image to what stands in for it`},
+		{"imges:\n  a: b\n", `images.yaml:1:1: unknown key "imges": did you mean "images"?`},
+		{"{}", `images.yaml:1:1: want the key images, a map from image to what stands in for it`},
 		{"a", `images.yaml: want a map with the key images`},
-		{"images:\n  a: b\n  a: c\n", `images.yaml:3: key "a" already set in map`},
-		{"images:\n  ok: x\n  a: 3\n", `images.yaml:3: image "a": found 3: want an image, or {exec: [...]}`},
-		{"images:\n  a:\n    exec: true\n", `images.yaml:3: image "a": exec is true: want a list of strings`},
-		{"images:\n  a:\n    exec: [python, 3]\n", `images.yaml:3: image "a": exec is a list: want a list of strings`},
-		{"images:\n  a:\n    dir: x\n", `images.yaml:2: image "a" has no exec: want  exec: [COMMAND, ...]  ([] runs the step's own command)`},
-		{"images:\n  b:\n    exec: []\n  a:\n    exec: []\n    passenv: [X]\n", `images.yaml:6: image "a": unknown key "passenv": did you mean "pass_env"?`},
-		{"images:\n  a: {exec: [], env: {N: '1'}}\n", `images.yaml:2: image "a": a name in env reads as false: put it in quotes`},
-		{"images:\n  a: {exec: [], env: {NUM: 1}}\n", `images.yaml:2: image "a": env NUM is 1: want text; put it in quotes`},
-		{"images:\n  a: {exec: [], background: 'yes'}\n", `images.yaml:2: image "a": background is "yes": want true or false`},
-		{"images:\n  a: {exec: [], dir: 3}\n  b: ''\n", "images.yaml:2: image \"a\": dir is 3: want the path of a folder\n" +
-			`images.yaml:3: image "b": its mirror is "": want the name of an image`},
+		{"images:\n  a: b\n  a: c\n", `images.yaml:3:3: key "a" stands there twice`},
+		{"images:\n  ok: x\n  a: 3\n", `images.yaml:3:6: image "a": found 3: want an image, or {exec: [...]}`},
+		{"images:\n  a:\n    exec: true\n", `images.yaml:3:11: image "a": exec is true: want a list of strings`},
+		{"images:\n  a:\n    exec: [python, 3]\n", `images.yaml:3:11: image "a": exec is a list: want a list of strings`},
+		{"images:\n  a:\n    dir: x\n", `images.yaml:2:3: image "a" has no exec: want  exec: [COMMAND, ...]  ([] runs the step's own command)`},
+		{"images:\n  b:\n    exec: []\n  a:\n    exec: []\n    passenv: [X]\n", `images.yaml:6:5: image "a": unknown key "passenv": did you mean "pass_env"?`},
+		{"images:\n  a: {exec: [], env: {NUM: 1}}\n", `images.yaml:2:28: image "a": env NUM is 1: want text; put it in quotes`},
+		{"images:\n  a: {exec: [], background: 'yes'}\n", `images.yaml:2:29: image "a": background is "yes": want true or false`},
+		{"images:\n  a: {exec: [], dir: 3}\n  b: ''\n", "images.yaml:2:22: image \"a\": dir is 3: want the path of a folder\n" +
+			`images.yaml:3:6: image "b": its mirror is "": want the name of an image`},
+		{"", `images.yaml: want a map with the key images`},
 		{"images: [", `images.yaml:1: did not find expected node content`},
 	} {
 		_, err := Parse("images.yaml", []byte(tt.text))

@@ -6,6 +6,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 
 	"go.starlark.net/resolve"
 	"go.starlark.net/starlark"
@@ -212,7 +213,7 @@ func (l *loader) diagnose(err error, limits Limits) []Diagnostic {
 	if s, ok := l.operatorSpan(at); ok {
 		at, end = s.in(at.File)
 	}
-	if calledWrongly.MatchString(msg) && len(frames) > 0 {
+	if calledWrongly().MatchString(msg) && len(frames) > 0 {
 		at, frames = frames[0].Pos, frames[1:] // of the call, not of the def
 	}
 	d := l.diagnostic(at, end, msg, hint)
@@ -252,10 +253,14 @@ func (l *loader) frames(stack starlark.CallStack) (at dag.Pos, frames []Frame) {
 
 // calledWrongly matches what the interpreter says of a call whose arguments do
 // not fit a function of the script.
-var calledWrongly = regexp.MustCompile(`^function \S+ (got |missing |accepts )`)
+var calledWrongly = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`^function \S+ (got |missing |accepts )`)
+})
 
 // ofRuntime matches messages of stock operations that met a run-time value.
-var ofRuntime = regexp.MustCompile(`\b(param|step output|text of the run|condition)\b`)
+var ofRuntime = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`\b(param|step output|text of the run|condition)\b`)
+})
 
 // explain says an interpreter's message in words of kfs, with a hint.
 func explain(msg string, limits Limits) (string, string) {
@@ -271,7 +276,7 @@ func explain(msg string, limits Limits) (string, string) {
 	if own, ok := strings.CutPrefix(msg, "fail: "); ok {
 		return own, ""
 	}
-	if !strings.Contains(msg, "known only when the pipeline runs") && ofRuntime.MatchString(msg) {
+	if !strings.Contains(msg, "known only when the pipeline runs") && ofRuntime().MatchString(msg) {
 		return msg, "params and outputs are known only when the pipeline runs: text can be built from them\nwith +, % and format, and nothing else"
 	}
 	return msg, ""

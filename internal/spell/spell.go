@@ -1,7 +1,10 @@
 // Package spell finds the word that a misspelt one was probably meant to be.
 package spell
 
-import "strings"
+import (
+	"strings"
+	"unicode"
+)
 
 // Nearest returns the candidate closest to word, or "" if none is close
 // enough to be worth suggesting. Case, underscores and hyphens count for
@@ -32,9 +35,14 @@ func DidYouMean(word string, candidates []string) string {
 	return ""
 }
 
-func fold(s string) string { return joiners.Replace(strings.ToLower(s)) }
-
-var joiners = strings.NewReplacer("_", "", "-", "")
+func fold(s string) string {
+	return strings.Map(func(r rune) rune {
+		if r == '_' || r == '-' {
+			return -1
+		}
+		return unicode.ToLower(r)
+	}, s)
+}
 
 // distance returns the distance of a and b, or some number of at least limit
 // once it is certain to be no less.
