@@ -1,0 +1,434 @@
+package local
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+	"unicode/utf8"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/kfs-project/kfs/dag"
+	"github.com/kfs-project/kfs/engine"
+	"github.com/kfs-project/kfs/images"
+)
+
+// This file carries out one attempt.
+
+// markEnv is the variable by which the processes of an attempt are known.
+const markEnv = "KFS_ATTEMPT"
+
+// An attempt is one process and what it leaves.
+type attempt struct {
+	*engine.Attempt
+	x    *Executor
+	dir  string // as the process sees it
+	log  string
+	last engine.Observation // guarded by Executor.mu
+	tail follower
+
+	mu       sync.Mutex
+	pid      int  // of the process, which leads its group; 0 if none runs
+	stopping bool // Stop was called before the process ended
+	forced   bool
+	over     bool
+	kill     *time.Timer // sends SIGKILL when the grace is over
+}
+
+func (x *Executor) newAttempt(e *engine.Attempt) *attempt {
+	sub := filepath.Join("steps", e.Step, strconv.Itoa(e.Number))
+	a := &attempt{Attempt: e, x: x, dir: filepath.Join(x.dir, sub), log: filepath.Join(x.cfg.Dir, sub, "log")}
+	a.last = engine.Observation{ID: e.ID, Phase: engine.PhasePending}
+	a.tail.max = x.cfg.MaxLine
+	return a
+}
+
+// run carries the attempt out and reports how it went.
+func (a *attempt) run() {
+	o := a.execute()
+	o.Phase = engine.PhaseFinished
+	o.Finished = time.Now()
+	a.x.tell(a, o)
+}
+
+func (a *attempt) execute() (o engine.Observation) {
+	cannot := func(err error) engine.Observation {
+		o.Cause, o.Reason = engine.CannotRun, "cannot run: "+err.Error()
+		return o
+	}
+	log, err := a.prepare()
+	if err != nil {
+		return cannot(err)
+	}
+	defer log.Close()
+	target, err := a.target()
+	if err != nil {
+		return cannot(err)
+	}
+	cmd, err := a.command(target)
+	if err != nil {
+		return cannot(err)
+	}
+	cmd.Stdout, cmd.Stderr = log, log
+
+	a.mu.Lock()
+	if a.stopping {
+		a.mu.Unlock()
+		o.Cause, o.Reason = engine.Stopped, "stopped before it began"
+		return o
+	}
+	o.Started = time.Now()
+	err = a.x.spawner.start(cmd, target.Background)
+	if err != nil {
+		a.mu.Unlock()
+		o.Started = time.Time{}
+		return cannot(startError(cmd, err))
+	}
+	a.pid = cmd.Process.Pid
+	a.mu.Unlock()
+	a.x.tell(a, engine.Observation{Phase: engine.PhaseRunning, Started: o.Started})
+
+	waitExit(cmd) // on Linux the group's number is not given to another before Wait
+	a.mu.Lock()
+	if !target.Background {
+		unix.Kill(-a.pid, unix.SIGKILL)
+	}
+	a.pid, a.over = 0, true
+	stopping := a.stopping
+	if a.kill != nil {
+		a.kill.Stop()
+	}
+	a.mu.Unlock()
+	cmd.Wait() // ProcessState tells what its error would
+	if !target.Background {
+		a.x.sweeper.sweep(a.ID)
+	}
+	a.report(true)
+
+	o.Cause = engine.Exited
+	o.ExitCode, o.Reason = exit(cmd.ProcessState)
+	switch {
+	case stopping:
+		o.Cause = engine.Stopped
+		if o.Reason == "" {
+			o.Reason = "exited with 0"
+		}
+		o.Reason = "stopped: " + o.Reason
+	case o.ExitCode == 0:
+		if o.Outputs, err = a.outputs(); err != nil {
+			o.Cause, o.Reason = engine.BadOutput, err.Error()
+		}
+	}
+	return o
+}
+
+// prepare makes the attempt's folders and its log.
+func (a *attempt) prepare() (*os.File, error) {
+	if err := os.MkdirAll(filepath.Dir(a.dir), 0o777); err != nil {
+		return nil, err
+	}
+	if err := os.Mkdir(a.dir, 0o777); errors.Is(err, os.ErrExist) {
+		return nil, fmt.Errorf("%s exists already: this attempt was started by another kfs", filepath.Dir(a.log))
+	} else if err != nil {
+		return nil, err
+	}
+	text, err := json.MarshalIndent(a.Attempt, "", "  ")
+	if err != nil {
+		return nil, err
+	}
+	if err := os.WriteFile(filepath.Join(a.dir, "attempt.json"), append(text, '\n'), 0o600); err != nil {
+		return nil, err
+	}
+	if err := os.Mkdir(filepath.Join(a.dir, "work"), 0o777); err != nil {
+		return nil, err
+	}
+	for _, o := range a.Outputs {
+		if err := os.MkdirAll(filepath.Dir(a.outPath(o)), 0o777); err != nil {
+			return nil, err
+		}
+	}
+	return os.OpenFile(a.log, os.O_CREATE|os.O_EXCL|os.O_WRONLY|os.O_APPEND, 0o666)
+}
+
+// outPath is where the process leaves the output.
+func (a *attempt) outPath(o dag.Output) string {
+	return filepath.Join(a.dir, "out", path.Clean(o.Path))
+}
+
+func (a *attempt) target() (*images.Exec, error) {
+	image, _ := a.Container.Get("image").(string)
+	target, ok := a.x.cfg.Images.Resolve(image)
+	if !ok || target.Exec == nil {
+		return nil, fmt.Errorf("no command stands in for image %q", image)
+	}
+	return target.Exec, nil
+}
+
+// command returns the process to start.
+func (a *attempt) command(target *images.Exec) (*exec.Cmd, error) {
+	rewrite := a.rewriter()
+	// As the kubelet does it, only the variables of the step expand.
+	own := map[string]string{}
+	env := a.x.baseEnv(target)
+	list, _ := a.Container.Get("env").([]any)
+	for _, e := range list {
+		v, _ := e.(dag.Object)
+		name, _ := v.Get("name").(string)
+		value, isText := v.Get("value").(string)
+		if name == "" || !isText && v.Get("valueFrom") != nil {
+			continue
+		}
+		own[name] = rewrite(expand(value, own))
+	}
+	for name, value := range own {
+		env[name] = value
+	}
+	env[markEnv] = a.ID
+
+	argv := append([]string{}, target.Command...)
+	for _, field := range []string{"command", "args"} {
+		list, _ := a.Container.Get(field).([]any)
+		for _, v := range list {
+			text, ok := v.(string)
+			if !ok {
+				return nil, fmt.Errorf("%s holds %v: want texts", field, v)
+			}
+			argv = append(argv, rewrite(expand(text, own)))
+		}
+	}
+	if len(argv) == 0 {
+		return nil, errors.New("neither the step nor the stand-in of its image has a command")
+	}
+	for i, arg := range argv {
+		if strings.ContainsRune(arg, 0) {
+			return nil, fmt.Errorf("argument %d holds a zero byte", i)
+		}
+	}
+	dir := target.Dir
+	if dir == "" {
+		dir = filepath.Join(a.dir, "work")
+	}
+	program, err := lookPath(argv[0], env["PATH"], dir)
+	if err != nil {
+		return nil, err
+	}
+	cmd := &exec.Cmd{Path: program, Args: argv, Dir: dir}
+	for name, value := range env {
+		if strings.ContainsRune(name+value, 0) || strings.Contains(name, "=") {
+			return nil, fmt.Errorf("variable %q holds a character that no variable can hold", name)
+		}
+		cmd.Env = append(cmd.Env, name+"="+value)
+	}
+	return cmd, nil
+}
+
+// baseEnv returns the variables that a process has besides the step's own.
+func (x *Executor) baseEnv(target *images.Exec) map[string]string {
+	env := map[string]string{}
+	pass := map[string]bool{"PATH": true, "HOME": true, "TMPDIR": true, "TZ": true, "LANG": true}
+	for _, name := range target.PassEnv {
+		pass[name] = true
+	}
+	for _, v := range x.cfg.Environ {
+		if name, value, ok := strings.Cut(v, "="); ok && (pass[name] || strings.HasPrefix(name, "LC_")) {
+			env[name] = value
+		}
+	}
+	for name, value := range target.Env {
+		env[name] = value
+	}
+	return env
+}
+
+// lookPath returns the program's file, as execvp would find it in folder dir.
+func lookPath(program, pathList, dir string) (string, error) {
+	if program == "" {
+		return "", errors.New("the program is an empty text")
+	}
+	if strings.Contains(program, "/") {
+		file := program
+		if !filepath.IsAbs(file) && dir != "" {
+			file = filepath.Join(dir, file)
+		}
+		return file, executable(file, program)
+	}
+	var denied error
+	for _, d := range filepath.SplitList(pathList) {
+		if !filepath.IsAbs(d) {
+			continue // what it means would depend on the folder
+		}
+		file := filepath.Join(d, program)
+		err := executable(file, program)
+		if err == nil {
+			return file, nil
+		}
+		if !errors.Is(err, os.ErrNotExist) {
+			denied = err
+		}
+	}
+	if denied != nil {
+		return "", denied
+	}
+	return "", fmt.Errorf("program %q is not in PATH", program)
+}
+
+// executable returns nil if file can be run, as far as can be seen.
+func executable(file, program string) error {
+	info, err := os.Stat(file)
+	switch {
+	case errors.Is(err, os.ErrNotExist) || errors.Is(err, syscall.ENOTDIR):
+		return fmt.Errorf("program %q does not exist%w", program, quiet{os.ErrNotExist})
+	case err != nil:
+		return fmt.Errorf("program %q: %w", program, err)
+	case info.IsDir():
+		return fmt.Errorf("program %q is a folder", program)
+	case unix.Access(file, unix.X_OK) != nil:
+		return fmt.Errorf("program %q is not executable: chmod +x it", program)
+	}
+	return nil
+}
+
+// quiet is an error that says nothing and can be asked for.
+type quiet struct{ error }
+
+func (quiet) Error() string   { return "" }
+func (q quiet) Unwrap() error { return q.error }
+
+// startError says why a process could not be started.
+func startError(cmd *exec.Cmd, err error) error {
+	var errno syscall.Errno
+	errors.As(err, &errno)
+	switch errno {
+	case syscall.E2BIG:
+		n := 0
+		for _, s := range append(cmd.Args, cmd.Env...) {
+			n = max(n, len(s))
+		}
+		return fmt.Errorf("the arguments are too long for this system, the longest has %d bytes: hand large values on in files", n)
+	case syscall.ENOEXEC:
+		return fmt.Errorf("program %q is neither a program of this machine nor a script with #!", cmd.Args[0])
+	case syscall.ENOENT:
+		return fmt.Errorf("program %q, or the interpreter that its #! names, does not exist", cmd.Args[0])
+	}
+	return err
+}
+
+// exit returns the exit code, 128 and the signal's number for one killed by a
+// signal, and says what it means if it is not 0.
+func exit(state *os.ProcessState) (int, string) {
+	status, ok := state.Sys().(syscall.WaitStatus)
+	if ok && status.Signaled() {
+		return 128 + int(status.Signal()), "killed by " + signalName(status.Signal())
+	}
+	switch code := state.ExitCode(); code {
+	case 0:
+		return 0, ""
+	case 126:
+		return code, "exited with 126 (a command is not executable)"
+	case 127:
+		return code, "exited with 127 (a command was not found)"
+	default:
+		return code, fmt.Sprintf("exited with %d", code)
+	}
+}
+
+func signalName(s syscall.Signal) string {
+	if name := unix.SignalName(s); name != "" {
+		return name
+	}
+	return fmt.Sprintf("signal %d", int(s))
+}
+
+// stop asks the process to end, or ends it.
+func (a *attempt) stop(force bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.over || a.forced || a.stopping && !force {
+		return
+	}
+	a.stopping, a.forced = true, force
+	if a.pid == 0 {
+		return // it will not begin
+	}
+	if force {
+		unix.Kill(-a.pid, unix.SIGKILL)
+		return
+	}
+	unix.Kill(-a.pid, unix.SIGTERM)
+	a.kill = time.AfterFunc(a.x.cfg.Grace, func() { a.stop(true) })
+}
+
+// outputs reads the declared outputs. As Argo does, one newline at the end is
+// taken off.
+func (a *attempt) outputs() (map[string]string, error) {
+	if len(a.Outputs) == 0 {
+		return nil, nil
+	}
+	root, err := os.OpenRoot(filepath.Join(a.dir, "out"))
+	if err != nil {
+		return nil, err
+	}
+	defer root.Close()
+	values := map[string]string{}
+	for _, o := range a.Outputs {
+		value, err := a.output(root, o)
+		if err != nil {
+			return nil, fmt.Errorf("output %q %w", o.Name, err)
+		}
+		values[o.Name] = strings.TrimSuffix(value, "\n")
+	}
+	return values, nil
+}
+
+func (a *attempt) output(root *os.Root, o dag.Output) (string, error) {
+	name := strings.TrimPrefix(path.Clean(o.Path), "/")
+	info, err := root.Lstat(name)
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		return "", fmt.Errorf("was not written: the step must leave a file at %s (here %s)", o.Path, a.outPath(o))
+	case err != nil:
+		return "", fmt.Errorf("at %s cannot be read: %w", o.Path, err)
+	case !info.Mode().IsRegular():
+		return "", fmt.Errorf("at %s is %s: want a regular file", o.Path, fileKind(info.Mode()))
+	}
+	f, err := root.OpenFile(name, os.O_RDONLY|unix.O_NONBLOCK|unix.O_NOFOLLOW, 0)
+	if err != nil {
+		return "", fmt.Errorf("at %s cannot be read: %w", o.Path, err)
+	}
+	defer f.Close()
+	if info, err := f.Stat(); err != nil || !info.Mode().IsRegular() {
+		return "", fmt.Errorf("at %s was replaced while it was read", o.Path)
+	}
+	text, err := io.ReadAll(io.LimitReader(f, a.x.cfg.MaxOutput+1))
+	switch {
+	case err != nil:
+		return "", fmt.Errorf("at %s cannot be read: %w", o.Path, err)
+	case int64(len(text)) > a.x.cfg.MaxOutput:
+		return "", fmt.Errorf("at %s is larger than %d bytes: a value is passed on as text; write large data elsewhere and its place here", o.Path, a.x.cfg.MaxOutput)
+	case !utf8.Valid(text) || strings.ContainsRune(string(text), 0):
+		return "", fmt.Errorf("at %s is not text: want UTF-8 without zero bytes", o.Path)
+	}
+	return string(text), nil
+}
+
+func fileKind(m os.FileMode) string {
+	switch {
+	case m.IsDir():
+		return "a folder"
+	case m&os.ModeSymlink != 0:
+		return "a symbolic link"
+	case m&os.ModeNamedPipe != 0:
+		return "a named pipe"
+	}
+	return "no file"
+}
