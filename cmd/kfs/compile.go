@@ -1,0 +1,154 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"strconv"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/kfs-project/kfs/backend/argo"
+	"github.com/kfs-project/kfs/dag"
+	"github.com/kfs-project/kfs/images"
+	"github.com/kfs-project/kfs/internal/spell"
+)
+
+// A target writes a pipeline as a manifest; file is the name of the output.
+type target func(p *dag.Pipeline, opts argo.Options, file string) ([]byte, error)
+
+// targets are the values of --target.
+var targets = []struct {
+	name, doc string
+	write     target
+}{
+	{"argo", "the Argo Workflow that KFP 1.8.22 would write", compileArgo},
+	{"json", "the pipeline itself as JSON", compileJSON},
+}
+
+func newCompile() *cobra.Command {
+	var script scriptFlags
+	var values valueFlags
+	var targetName, out string
+	cmd := &cobra.Command{
+		Use:   "compile FILE",
+		Short: "Write a pipeline as a manifest",
+		Long: `Compile evaluates a script and writes its pipeline as a manifest. Equal input
+gives equal bytes. A file ending in .tar.gz, .tgz or .zip holds pipeline.yaml,
+as KFP takes it. The time of compilation is noted only if SOURCE_DATE_EPOCH
+gives one.`,
+		Example: `  kfs compile mnist.star
+  kfs compile mnist.star -o mnist.tar.gz --set platform=onprem
+  kfs compile mnist.star --target json`,
+		Args: oneFile,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			write, err := findTarget(targetName)
+			if err != nil {
+				return err
+			}
+			given, err := values.values()
+			if err != nil {
+				return err
+			}
+			mapped, err := values.imageMap()
+			if err != nil {
+				return err
+			}
+			date, err := sourceDate()
+			if err != nil {
+				return err
+			}
+			p, s, err := script.load(cmd.Context(), cmd.ErrOrStderr(), args[0])
+			if err != nil {
+				return err
+			}
+			params, err := p.CheckArgs(given)
+			if err != nil {
+				return script.wrap(s, args[0], err)
+			}
+			manifest, err := write(p, argo.Options{Params: params, CompilationTime: date, Image: mirror(mapped)}, out)
+			if err != nil {
+				return err
+			}
+			return output(cmd.OutOrStdout(), out, manifest)
+		},
+	}
+	script.add(cmd)
+	values.add(cmd)
+	cmd.Flags().StringVar(&targetName, "target", targets[0].name, "what to write: "+targetDocs())
+	cmd.Flags().StringVarP(&out, "output", "o", "-", "`file` to write; - is standard output")
+	return cmd
+}
+
+func compileArgo(p *dag.Pipeline, opts argo.Options, file string) ([]byte, error) {
+	return argo.Archive(file, argo.Compile(p, opts))
+}
+
+func compileJSON(p *dag.Pipeline, opts argo.Options, _ string) ([]byte, error) {
+	return p.JSON()
+}
+
+func findTarget(name string) (target, error) {
+	var names []string
+	for _, t := range targets {
+		if t.name == name {
+			return t.write, nil
+		}
+		names = append(names, t.name)
+	}
+	hint := spell.DidYouMean(name, names)
+	if hint == "" {
+		hint = "want " + targetDocs()
+	}
+	return nil, fmt.Errorf("no target is named %q: %s", name, hint)
+}
+
+func targetDocs() string {
+	docs := ""
+	for i, t := range targets {
+		if i > 0 {
+			docs += "; "
+		}
+		docs += t.name + ", " + t.doc
+	}
+	return docs
+}
+
+// mirror returns the function that replaces images by other images. Commands
+// stand in for images only on this machine.
+func mirror(m *images.Map) func(string) string {
+	if m == nil {
+		return nil
+	}
+	return func(image string) string {
+		if t, ok := m.Resolve(image); ok && t.Image != "" {
+			return t.Image
+		}
+		return image
+	}
+}
+
+// sourceDate returns the time that SOURCE_DATE_EPOCH gives, or zero. The
+// source is reproducible-builds.org/specs/source-date-epoch.
+func sourceDate() (time.Time, error) {
+	text := os.Getenv("SOURCE_DATE_EPOCH")
+	if text == "" {
+		return time.Time{}, nil
+	}
+	seconds, err := strconv.ParseInt(text, 10, 64)
+	if err != nil {
+		return time.Time{}, fmt.Errorf("SOURCE_DATE_EPOCH %q: want seconds since 1970", text)
+	}
+	return time.Unix(seconds, 0), nil
+}
+
+// oneFile is the arguments of a command on a script.
+func oneFile(cmd *cobra.Command, args []string) error {
+	switch len(args) {
+	case 1:
+		return nil
+	case 0:
+		return fmt.Errorf("%s: want a script, as in\n%s", cmd.CommandPath(), cmd.Example)
+	}
+	return fmt.Errorf("%s: want one script, got %d: %q", cmd.CommandPath(), len(args), args)
+}
