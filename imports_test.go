@@ -1,0 +1,80 @@
+package kfs
+
+import (
+	"encoding/json"
+	"errors"
+	"io"
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+)
+
+const module = "github.com/kfs-project/kfs"
+
+// arrows says which packages of ours each package may import. A package that
+// is not listed may import none, and no package may import one outside its
+// line, not even by way of another.
+var arrows = map[string][]string{
+	"backend/argo":      {"dag", "internal/spell", "internal/yaml"},
+	"backend/local":     {"dag", "engine", "images", "internal/spell"},
+	"builtins":          {"dag", "internal/spell", "kube"},
+	"dag":               {"internal/spell"},
+	"engine":            {"dag", "internal/spell"},
+	"engine/enginetest": {"dag", "engine", "internal/spell"},
+	"graph":             {"dag", "internal/spell"},
+	"images":            {"internal/spell"},
+	"internal/yaml":     {"dag", "internal/spell"},
+	"interp":            {"builtins", "dag", "internal/spell", "kube"},
+	"kube":              {"dag", "internal/spell"},
+}
+
+// standardOnly are the packages that import nothing from other modules.
+var standardOnly = []string{"dag", "engine", "graph", "internal/spell", "internal/yaml"}
+
+// TestArrows keeps the imports between packages pointing one way.
+func TestArrows(t *testing.T) {
+	out, err := exec.Command("go", "list", "-deps", "-json=ImportPath,Deps,Module,Standard", "./...").Output()
+	if err != nil {
+		var exit *exec.ExitError
+		if errors.As(err, &exit) {
+			t.Fatalf("go list: %v\n%s", err, exit.Stderr)
+		}
+		t.Fatal(err)
+	}
+	standard := map[string]bool{}
+	deps := map[string][]string{}
+	for d := json.NewDecoder(strings.NewReader(string(out))); ; {
+		var pkg struct {
+			ImportPath string
+			Deps       []string
+			Standard   bool
+		}
+		if err := d.Decode(&pkg); err == io.EOF {
+			break
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		standard[pkg.ImportPath] = pkg.Standard
+		if name, ours := strings.CutPrefix(pkg.ImportPath, module+"/"); ours {
+			deps[name] = pkg.Deps
+		}
+	}
+	if len(deps) < len(arrows) {
+		t.Fatalf("go list found %d packages of ours; want at least the %d of arrows", len(deps), len(arrows))
+	}
+	for name, imports := range deps {
+		if strings.HasPrefix(name, "cmd/") {
+			continue // a command may import all
+		}
+		for _, path := range imports {
+			dep, ours := strings.CutPrefix(path, module+"/")
+			if ours && !slices.Contains(arrows[name], dep) {
+				t.Errorf("%s imports %s: want only %v", name, dep, arrows[name])
+			}
+			if !ours && !standard[path] && slices.Contains(standardOnly, name) {
+				t.Errorf("%s imports %s: want only the standard library", name, path)
+			}
+		}
+	}
+}

@@ -1,0 +1,130 @@
+// Package kfs holds the tests over all examples and over the layout of the
+// project. The program is in cmd/kfs; a host embeds package interp.
+package kfs
+
+import (
+	"bytes"
+	"context"
+	"flag"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/rogpeppe/go-internal/txtar"
+
+	"github.com/kfs-project/kfs/backend/argo"
+	"github.com/kfs-project/kfs/dag"
+	"github.com/kfs-project/kfs/interp"
+)
+
+var update = flag.Bool("update", false, "rewrite the goldens instead of comparing with them")
+
+// variants are the settings that an example is compiled with too, beside the
+// defaults: each has its sections in the example's golden.
+var variants = map[string]map[string]string{
+	"examples/mnist.star": {"onprem": "platform=onprem"},
+}
+
+// TestGoldens compares what every example becomes with golden/NAME.txtar, one
+// section a target and variant. A new example needs no more than its file and
+// go test . -update.
+func TestGoldens(t *testing.T) {
+	examples, err := filepath.Glob("examples/*.star")
+	if err != nil || len(examples) == 0 {
+		t.Fatalf("examples/*.star: %d files, %v", len(examples), err)
+	}
+	known := map[string]bool{}
+	for _, file := range examples {
+		golden := filepath.Join("golden", strings.TrimSuffix(filepath.Base(file), ".star")+".txtar")
+		known[golden] = true
+		t.Run(filepath.Base(file), func(t *testing.T) {
+			got := &txtar.Archive{Comment: []byte(file + " as each target. Written by: go test . -update\n")}
+			addSections(t, got, file, "", "")
+			for _, name := range slices.Sorted(maps.Keys(variants[file])) {
+				addSections(t, got, file, name+".", variants[file][name])
+			}
+			compareGolden(t, golden, txtar.Format(got))
+		})
+	}
+	goldens, _ := filepath.Glob("golden/*.txtar")
+	for _, g := range goldens {
+		if !known[g] {
+			t.Errorf("%s: its example is gone", g)
+		}
+	}
+}
+
+// addSections adds what an example becomes, with the settings name=value
+// separated by spaces.
+func addSections(t *testing.T, a *txtar.Archive, file, prefix, settings string) {
+	t.Helper()
+	set := map[string]string{}
+	for pair := range strings.FieldsSeq(settings) {
+		name, value, _ := strings.Cut(pair, "=")
+		set[name] = value
+	}
+	all := evaluate(t, file, set)
+	for _, p := range all {
+		prefix := prefix
+		if len(all) > 1 {
+			prefix += dag.K8sName(p.Name) + "."
+		}
+		data, err := p.JSON()
+		if err != nil {
+			t.Fatal(err)
+		}
+		a.Files = append(a.Files,
+			txtar.File{Name: prefix + "json", Data: data},
+			txtar.File{Name: prefix + "argo", Data: argo.Compile(p, argo.Options{})})
+	}
+}
+
+// evaluate returns the pipelines of a file.
+func evaluate(t *testing.T, file string, settings map[string]string) []*dag.Pipeline {
+	t.Helper()
+	script, err := interp.Load(context.Background(), file, interp.Config{Settings: settings})
+	if err != nil {
+		t.Fatalf("%s: %v", file, err)
+	}
+	var all []*dag.Pipeline
+	for _, name := range script.Pipelines() {
+		p, err := script.Pipeline(context.Background(), name)
+		if err != nil {
+			t.Fatalf("%s: %v", file, err)
+		}
+		all = append(all, p)
+	}
+	return all
+}
+
+func compareGolden(t *testing.T, file string, got []byte) {
+	t.Helper()
+	if *update {
+		if err := os.WriteFile(file, got, 0o666); err != nil {
+			t.Fatal(err)
+		}
+		return
+	}
+	want, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatalf("%v; write it with: go test . -update", err)
+	}
+	if diff := cmp.Diff(string(want), string(got)); diff != "" {
+		t.Errorf("%s differs (-want +got); after reading the difference: go test . -update\n%s", file, diff)
+	}
+}
+
+// TestSameBytes shows that equal input gives equal bytes.
+func TestSameBytes(t *testing.T) {
+	const file = "examples/mnist.star"
+	first := argo.Compile(evaluate(t, file, nil)[0], argo.Options{})
+	for range 20 {
+		if again := argo.Compile(evaluate(t, file, nil)[0], argo.Options{}); !bytes.Equal(first, again) {
+			t.Fatalf("two compilations differ:\n%s", cmp.Diff(string(first), string(again)))
+		}
+	}
+}
