@@ -52,7 +52,6 @@ func Workflow(p *dag.Pipeline, opts Options) dag.Object {
 		}
 	}
 	entry := dag.K8sName(p.Name)
-	generateName := entry + "-"
 	for i := 2; p.Step(entry) != nil; i++ {
 		entry = dag.K8sName(p.Name) + "-" + strconv.Itoa(i)
 	}
@@ -73,7 +72,7 @@ func Workflow(p *dag.Pipeline, opts Options) dag.Object {
 		{Name: "apiVersion", Value: "argoproj.io/v1alpha1"},
 		{Name: "kind", Value: "Workflow"},
 		{Name: "metadata", Value: dag.Object{
-			{Name: "generateName", Value: generateName},
+			{Name: "generateName", Value: entry + "-"},
 			{Name: "annotations", Value: annotations},
 			{Name: "labels", Value: dag.Object{{Name: "pipelines.kubeflow.org/kfp_sdk_version", Value: sdkVersion}}},
 		}},

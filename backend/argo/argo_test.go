@@ -202,8 +202,8 @@ func TestEntrypoint(t *testing.T) {
 		if got := w.Get("spec", "entrypoint"); got != tt.want {
 			t.Errorf("entrypoint with steps %s = %v; want %s", tt.steps, got, tt.want)
 		}
-		if got := w.Get("metadata", "generateName"); got != "fit-it-" {
-			t.Errorf("generateName with steps %s = %v; want fit-it-", tt.steps, got)
+		if got := w.Get("metadata", "generateName"); got != tt.want+"-" {
+			t.Errorf("generateName with steps %s = %v; want %s-", tt.steps, got, tt.want)
 		}
 		if got := part(p, Options{}, tt.want, "dag"); got == "null\n" {
 			t.Errorf("steps %s: template %s is not the graph", tt.steps, tt.want)
