@@ -41,6 +41,12 @@ type Config struct {
 	// against the file that holds the call. Nil refuses every read.
 	ReadFile func(path, from string) (string, error)
 
+	// ReadURL returns the text of the component that a URL names, from a copy.
+	// Nil refuses every URL. VendorCommand is the command that makes the
+	// copies, for messages.
+	ReadURL       func(url string) (string, error)
+	VendorCommand string
+
 	MaxSteps int // of a pipeline; 0 is no limit
 }
 
@@ -56,6 +62,7 @@ type Session struct {
 	body      *body // the pipeline whose function is running; nil outside
 	faults    []*Error
 	misuse    *Misuse
+	failure   *Failure
 }
 
 // New returns a session for the thread.
@@ -66,20 +73,58 @@ func New(thread *starlark.Thread, cfg Config) *Session {
 		"math":   math.Module,
 		"time":   clockless(),
 		"json":   s.json(),
+		"k8s":    k8s{s},
 	}
 	for name, fn := range map[string]func(*call) (starlark.Value, error){
-		"config":         s.config,
-		"container_op":   s.containerOp,
-		"mount_pvc":      s.mountPVC,
-		"pipeline":       s.pipeline,
-		"read_file":      s.readFile,
-		"run_id":         s.runValue(dag.RefRunID),
-		"run_name":       s.runValue(dag.RefRunName),
-		"use_gcp_secret": s.useGCPSecret,
+		"add_default_resource_spec": s.addDefaultResourceSpec,
+		"add_gpu_toleration":        s.addGPUToleration,
+		"all_of":                    combine("all"),
+		"any_of":                    combine("any"),
+		"condition":                 s.condition,
+		"collected":                 s.collected,
+		"config":                    s.config,
+		"container_op":              s.containerOp,
+		"elif_condition":            s.elifCondition,
+		"else_condition":            s.elseCondition,
+		"execution_id":              s.runValue(dag.RefExecutionID),
+		"exit_handler":              s.exitHandler,
+		"graph_component":           s.graphComponent,
+		"input_argument_path":       s.inputArgumentPath,
+		"load_component":            s.loadComponent,
+		"load_component_from_text":  s.loadComponentFromText,
+		"mount_pvc":                 s.mountPVC,
+		"not_":                      s.notCondition,
+		"one_of":                    s.oneOf,
+		"parallel_for":              s.parallelFor,
+		"pipeline":                  s.pipeline,
+		"pipeline_conf":             s.pipelineConf,
+		"pipeline_volume":           s.pipelineVolume,
+		"read_file":                 s.readFile,
+		"resource_op":               s.resourceOp,
+		"run_id":                    s.runValue(dag.RefRunID),
+		"run_name":                  s.runValue(dag.RefRunName),
+		"sidecar":                   s.userContainerOf("sidecar"),
+		"sub_graph":                 s.subGraph,
+		"use_aws_secret":            s.useAWSSecret,
+		"use_azure_secret":          s.useAzureSecret,
+		"use_gcp_secret":            s.useGCPSecret,
+		"use_k8s_secret":            s.useK8sSecret,
+		"use_preemptible_nodepool":  s.usePreemptibleNodepool,
+		"use_tpu":                   s.useTPU,
+		"user_container":            s.userContainerOf("user_container"),
+		"volume_op":                 s.volumeOp,
+		"volume_snapshot_op":        s.volumeSnapshotOp,
 	} {
 		s.env[name] = s.builtin(name, fn)
 	}
+	for name, mode := range volumeModes {
+		list := starlark.NewList([]starlark.Value{starlark.String(mode)})
+		list.Freeze()
+		s.env[name] = list
+	}
 	s.guards()
+	s.budgets()
+	s.statements()
 	return s
 }
 
@@ -108,6 +153,10 @@ func (s *Session) Faults() []*Error { return s.faults }
 // Misuse returns the first misuse of a run-time value, or nil.
 func (s *Session) Misuse() *Misuse { return s.misuse }
 
+// Forget forgets the misuse or failure that ended an evaluation, before the
+// next one.
+func (s *Session) Forget() { s.misuse, s.failure = nil, nil }
+
 // Loading runs load, during which pipeline(...) declares nothing: only the
 // main file's pipelines count.
 func (s *Session) Loading(load func()) {
@@ -120,6 +169,7 @@ func (s *Session) Loading(load func()) {
 type Error struct {
 	Pos  dag.Pos // of the call
 	Arg  string  // the argument it is about: a keyword, or ""
+	Elem int     // the element of a list it is about, from 1; 0 is all of it
 	Msg  string
 	Hint string
 }
@@ -134,6 +184,7 @@ type call struct {
 	pos    dag.Pos
 	args   starlark.Tuple
 	kwargs []starlark.Tuple
+	also   []string // keywords that the call has beside those of unpack
 }
 
 func (s *Session) builtin(name string, fn func(*call) (starlark.Value, error)) *starlark.Builtin {
@@ -179,7 +230,7 @@ func (c *call) unpack(pairs ...any) error {
 			continue
 		}
 		e := c.errorf(name, "%s has no argument %q", c.name, name)
-		if hint := spell.DidYouMean(name, params); hint != "" {
+		if hint := spell.DidYouMean(name, slices.Concat(params, c.also)); hint != "" {
 			e.Msg += ": " + hint
 		} else if len(params) > 0 {
 			e.Hint = "its arguments are " + strings.Join(params, ", ")
@@ -269,7 +320,7 @@ func clockless() *starlarkstruct.Module {
 func (s *Session) json() *starlarkstruct.Module {
 	members := starlark.StringDict{}
 	for name, v := range json.Module.Members {
-		members[name] = v
+		members[name] = boundJSON(name, v.(*starlark.Builtin))
 	}
 	encode := members["encode"].(*starlark.Builtin)
 	members["encode"] = starlark.NewBuiltin("json.encode", func(thread *starlark.Thread, _ *starlark.Builtin, args starlark.Tuple, kwargs []starlark.Tuple) (starlark.Value, error) {

@@ -19,10 +19,10 @@ import (
 func OperatorName(op syntax.Token) string {
 	switch op {
 	case syntax.EQL, syntax.NEQ, syntax.LT, syntax.LE, syntax.GT, syntax.GE,
-		syntax.IN, syntax.NOT_IN, syntax.PERCENT:
+		syntax.IN, syntax.NOT_IN, syntax.PERCENT, syntax.PLUS, syntax.STAR:
 		return op.String()
-	case syntax.PERCENT_EQ:
-		return "%="
+	case syntax.PERCENT_EQ, syntax.PLUS_EQ, syntax.STAR_EQ:
+		return op.String()
 	}
 	return ""
 }
@@ -30,7 +30,7 @@ func OperatorName(op syntax.Token) string {
 // MethodName returns the name under which the environment holds the function
 // that an attribute .name is rewritten to call, or "" if it is left alone.
 func MethodName(name string) string {
-	if name == "join" || name == "format" {
+	if name == "join" || name == "format" || boundMethods[name] != nil {
 		return "." + name
 	}
 	return ""
@@ -40,10 +40,11 @@ func MethodName(name string) string {
 // of a rewritten operator or attribute.
 func IsOperator(name string) bool {
 	switch name {
-	case "==", "!=", "<", "<=", ">", ">=", "in", "not in", "%", "%=", ".join", ".format":
+	case "==", "!=", "<", "<=", ">", ">=", "in", "not in", "%", "%=", "+", "+=", "*", "*=", TupleName,
+		ForName, BreakName, ContinueName, ReturnName, TruthName:
 		return true
 	}
-	return false
+	return name != "" && name[0] == '.'
 }
 
 // guards adds the operators and the guarded stock functions to the environment.
@@ -53,8 +54,15 @@ func (s *Session) guards() {
 	}
 	for _, op := range []syntax.Token{syntax.IN, syntax.NOT_IN} {
 		s.env[op.String()] = operator(op.String(), func(x, y starlark.Value) (starlark.Value, error) {
-			if r := firstRuntime(x, y); r != nil {
+			in := y
+			if _, ok := y.(*starlark.Dict); ok {
+				in = starlark.None // only its keys are looked at, and they hold none
+			}
+			if r := firstRuntime(x, in); r != nil {
 				return nil, cannot(r, "be looked for with %q", op)
+			}
+			if err := fit(op.String(), x, in); err != nil {
+				return nil, err
 			}
 			return starlark.Binary(op, x, y)
 		})
@@ -66,7 +74,11 @@ func (s *Session) guards() {
 		}
 		return args[0], nil
 	})
-	for _, name := range []string{"join", "format"} {
+	methods := []string{"join", "format"}
+	for name := range boundMethods {
+		methods = append(methods, name)
+	}
+	for _, name := range methods {
 		s.env["."+name] = starlark.NewBuiltin("."+name, func(_ *starlark.Thread, _ *starlark.Builtin, args starlark.Tuple, _ []starlark.Tuple) (starlark.Value, error) {
 			return s.attr(args[0], name)
 		})
@@ -76,12 +88,38 @@ func (s *Session) guards() {
 	for _, name := range []string{"abs", "bytes", "chr", "float", "hash", "int", "len", "max", "min", "ord", "range", "repr", "sorted"} {
 		stock := starlark.Universe[name].(*starlark.Builtin)
 		s.env[name] = starlark.NewBuiltin(name, func(thread *starlark.Thread, b *starlark.Builtin, args starlark.Tuple, kwargs []starlark.Tuple) (starlark.Value, error) {
-			if r := firstRuntime(args...); r != nil {
+			if r := guarded(name, args, kwargs); r != nil {
 				return nil, fmt.Errorf("%s%s`%s` cannot take it here", r.What(), onlyAtRunTime, name)
 			}
 			return stock.CallInternal(thread, args, kwargs)
 		})
 	}
+}
+
+// guarded returns the run-time value for which a stock function would fail, or
+// answer wrongly; nil if there is none.
+func guarded(name string, args starlark.Tuple, kwargs []starlark.Tuple) Runtime {
+	switch name {
+	case "repr":
+		return firstRuntime(args...)
+	case "max", "min", "sorted":
+		if len(kwargs) == 0 && len(args) == 1 {
+			_, isValue := args[0].(Runtime)
+			if list, ok := args[0].(starlark.Indexable); ok && !isValue {
+				for i := range list.Len() {
+					if r, ok := list.Index(i).(Runtime); ok {
+						return r
+					}
+				}
+			}
+		}
+	}
+	for _, v := range args {
+		if r, ok := v.(Runtime); ok {
+			return r
+		}
+	}
+	return nil
 }
 
 func operator(name string, fn func(x, y starlark.Value) (starlark.Value, error)) *starlark.Builtin {
@@ -94,6 +132,9 @@ func operator(name string, fn func(x, y starlark.Value) (starlark.Value, error))
 func compare(op syntax.Token, x, y starlark.Value) (starlark.Value, error) {
 	r := firstRuntime(x, y)
 	if r == nil {
+		if err := fit("comparing", x, y); err != nil {
+			return nil, err
+		}
 		ok, err := starlark.Compare(op, x, y)
 		return starlark.Bool(ok), err
 	}
@@ -106,7 +147,9 @@ func compare(op syntax.Token, x, y starlark.Value) (starlark.Value, error) {
 			return nil, cannot(r, "be compared with a value of type %s: want text or a number", side.Type())
 		}
 	}
-	return &condition{op: op.String(), x: x, y: y}, nil
+	a, _ := scalarText(x)
+	b, _ := scalarText(y)
+	return &condition{s: r.session(), c: &dag.Condition{Op: op.String(), X: a, Y: b}}, nil
 }
 
 // str is str(x): text stays text.
@@ -146,6 +189,19 @@ func (s *Session) getattr(thread *starlark.Thread, b *starlark.Builtin, args sta
 
 // attr is x.join or x.format, of strings a form that takes run-time values.
 func (s *Session) attr(x starlark.Value, name string) (starlark.Value, error) {
+	if check := boundMethods[name]; check != nil {
+		v, err := s.plainAttr(x, name)
+		fn, ok := v.(*starlark.Builtin)
+		if err != nil || !ok {
+			return v, err
+		}
+		return starlark.NewBuiltin(name, func(thread *starlark.Thread, _ *starlark.Builtin, args starlark.Tuple, kwargs []starlark.Tuple) (starlark.Value, error) {
+			if err := check(x, args); err != nil {
+				return nil, err
+			}
+			return fn.CallInternal(thread, args, kwargs)
+		}), nil
+	}
 	if str, ok := x.(starlark.String); ok {
 		fn := s.join
 		if name == "format" {
@@ -160,6 +216,11 @@ func (s *Session) attr(x starlark.Value, name string) (starlark.Value, error) {
 			return s.join(thread, starlark.String(v.t), args, kwargs)
 		}), nil
 	}
+	return s.plainAttr(x, name)
+}
+
+// plainAttr is x.name as the interpreter has it.
+func (s *Session) plainAttr(x starlark.Value, name string) (starlark.Value, error) {
 	if x, ok := x.(starlark.HasAttrs); ok {
 		v, err := x.Attr(name)
 		if v != nil || err != nil {
@@ -194,6 +255,17 @@ func (s *Session) join(thread *starlark.Thread, sep starlark.String, args starla
 			}
 		}
 	}
+	if len(args) == 1 {
+		if list, ok := args[0].(*starlark.List); ok {
+			n := len(sep) * list.Len()
+			for i := range list.Len() {
+				n += length(list.Index(i))
+			}
+			if n > maxText {
+				return nil, tooLong("join: the text", n, maxText)
+			}
+		}
+	}
 	joined, err := stock(thread, sep, "join", args, kwargs)
 	if err != nil {
 		return nil, err
@@ -203,6 +275,20 @@ func (s *Session) join(thread *starlark.Thread, sep starlark.String, args starla
 
 // format is text.format(...): a value may stand in {} and {name}.
 func (s *Session) format(thread *starlark.Thread, format starlark.String, args starlark.Tuple, kwargs []starlark.Tuple) (starlark.Value, error) {
+	n := len(format)
+	fields := strings.Count(string(format), "{")
+	for _, v := range args {
+		n += fields * length(v)
+	}
+	for _, kw := range kwargs {
+		n += fields * length(kw[1])
+	}
+	if n > maxText && fields > 0 {
+		return nil, tooLong("format: the text", n, maxText)
+	}
+	if err := fit("format", args...); err != nil {
+		return nil, err
+	}
 	r := firstRuntime(args...)
 	for _, kw := range kwargs {
 		if r == nil {
@@ -212,8 +298,10 @@ func (s *Session) format(thread *starlark.Thread, format starlark.String, args s
 	if r == nil {
 		return stock(thread, format, "format", args, kwargs)
 	}
-	if strings.Contains(string(format), "!r") {
-		return nil, cannot(r, "be formatted by {!r}: use {}")
+	for _, field := range strings.Split(strings.ReplaceAll(string(format), "{{", ""), "{")[1:] {
+		if field, _, _ = strings.Cut(field, "}"); strings.Contains(field, "!r") {
+			return nil, cannot(r, "be formatted by {!r}: use {}")
+		}
 	}
 	plain := func(v starlark.Value) (starlark.Value, error) {
 		if v, ok := v.(*value); ok {
@@ -245,6 +333,11 @@ func (s *Session) format(thread *starlark.Thread, format starlark.String, args s
 // percent is x % y: in text, %s takes run-time values.
 func (s *Session) percent(x, y starlark.Value) (starlark.Value, error) {
 	format, isText := x.(starlark.String)
+	if isText {
+		if err := formatFits(string(format), y); err != nil {
+			return nil, err
+		}
+	}
 	r := firstRuntime(y)
 	if v, ok := x.(*value); ok {
 		format, isText, r = starlark.String(v.t), true, v
@@ -279,6 +372,11 @@ func (s *Session) percent(x, y starlark.Value) (starlark.Value, error) {
 		}
 		y = c
 	case *starlark.Dict:
+		for _, verb := range verbs {
+			if verb.key == "" {
+				return nil, plainText("%", args)
+			}
+		}
 		c := starlark.NewDict(args.Len())
 		for _, verb := range verbs {
 			key := starlark.String(verb.key)
@@ -310,6 +408,32 @@ func (s *Session) percent(x, y starlark.Value) (starlark.Value, error) {
 	return s.text(string(text.(starlark.String))), nil
 }
 
+// formatFits bounds the text that a % format makes.
+func formatFits(format string, y starlark.Value) error {
+	if err := fit("%", y); err != nil {
+		return err
+	}
+	n := len(format)
+	switch y := y.(type) {
+	case starlark.Tuple:
+		for _, v := range y {
+			n += length(v)
+		}
+	case *starlark.Dict:
+		longest := 0
+		for _, v := range y.Entries() {
+			longest = max(longest, length(v))
+		}
+		n += longest * strings.Count(format, "%(")
+	default:
+		n += length(y)
+	}
+	if n > maxText {
+		return tooLong("the text", n, maxText)
+	}
+	return nil
+}
+
 // A verb is one conversion of a % format: %s, %(key)d.
 type verb struct{ key, conversion string }
 
@@ -335,11 +459,12 @@ func verbs(format string) []verb {
 }
 
 // scalarText returns a scalar as the text that Python's str makes of it, and
-// whether v is one.
+// whether v is one. A string of the author's own that holds the characters of
+// tokens is none; see badString.
 func scalarText(v starlark.Value) (string, bool) {
 	switch v := v.(type) {
 	case starlark.String:
-		return string(v), true
+		return string(v), !dag.HasRefs(string(v))
 	case *value:
 		return v.t, true
 	case starlark.Int:
@@ -351,3 +476,6 @@ func scalarText(v starlark.Value) (string, bool) {
 	}
 	return "", false
 }
+
+// badString is what is wrong with a string that scalarText refuses.
+const badString = "it holds U+E000 or U+E001, which stand for values of the run"

@@ -1,6 +1,7 @@
 package builtins
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -9,6 +10,7 @@ import (
 
 	"go.starlark.net/starlark"
 
+	"github.com/kfs-project/kfs/builtins/component"
 	"github.com/kfs-project/kfs/dag"
 	"github.com/kfs-project/kfs/internal/spell"
 )
@@ -32,6 +34,9 @@ func (s *Session) config(c *call) (starlark.Value, error) {
 	if err := c.unpack("name", &set.Name, "default?", &set.Default, "choices??", &choices, "doc??", &set.Doc); err != nil {
 		return nil, err
 	}
+	if !fits(set.Default, maxTuple) || choices != nil && !fits(choices, maxTuple) {
+		return nil, c.errorf("", "config: its default or choices hold more than %d values", maxTuple)
+	}
 	if r := firstRuntime(set.Default); r != nil {
 		return nil, c.errorf("default", "%s%sit cannot be the default of a setting", r.What(), onlyAtRunTime)
 	}
@@ -44,25 +49,28 @@ func (s *Session) config(c *call) (starlark.Value, error) {
 		if other.Name != set.Name {
 			continue
 		}
-		if same, err := starlark.Equal(other.Default, set.Default); err != nil || !same {
+		if same, err := starlark.Equal(other.Default, set.Default); err != nil || !same || other.Default.Type() != set.Default.Type() {
 			return nil, c.errorf("default", "setting %q has another default at %s: %s there, %s here", set.Name, other.Pos, other.Default, set.Default)
+		}
+		if same, err := starlark.Equal(starlark.Tuple(other.Choices), starlark.Tuple(set.Choices)); err != nil || !same {
+			return nil, c.errorf("choices", "setting %q has other choices at %s", set.Name, other.Pos)
 		}
 		return other.value, nil
 	}
 	set.value = set.Default
 	if given, ok := s.cfg.Settings[set.Name]; ok {
-		v, err := convert(given, set.Default)
-		if err != nil {
-			return nil, c.errorf("", "setting %q: %v", set.Name, err)
+		if v, err := convert(given, set.Default); err != nil {
+			c.report("", "setting %q: %v", set.Name, err)
+		} else {
+			set.value = v
 		}
-		set.value = v
 	}
 	if err := set.checkChoice(); err != nil {
-		e := c.errorf("choices", "%v", err)
+		arg := "choices"
 		if _, given := s.cfg.Settings[set.Name]; given {
-			e.Arg = ""
+			arg = ""
 		}
-		return nil, e
+		c.report(arg, "%v", err)
 	}
 	s.settings = append(s.settings, set)
 	return set.value, nil
@@ -145,16 +153,19 @@ type Pipeline struct {
 	Pos         dag.Pos
 	fn          *starlark.Function
 	types       *starlark.Dict
+	conf        *conf
 }
 
 // Pipelines returns the pipelines that the main file declared, in order.
 func (s *Session) Pipelines() []*Pipeline { return s.pipelines }
 
-// pipeline: pipeline(fn, name=None, description=None, types=None) -> fn
+// pipeline: pipeline(fn, name=None, description=None, types=None, op_transformers=None, **conf) -> fn
+//
+// The words of conf are those of pipeline_conf(), without their set_.
 func (s *Session) pipeline(c *call) (starlark.Value, error) {
 	var fn starlark.Callable
 	var name, description *string
-	p := &Pipeline{Pos: c.pos}
+	p := &Pipeline{Pos: c.pos, conf: c.cutConf()}
 	if err := c.unpack("fn", &fn, "name??", optional(&name), "description??", optional(&description), "types??", &p.types); err != nil {
 		return nil, err
 	}
@@ -172,7 +183,7 @@ func (s *Session) pipeline(c *call) (starlark.Value, error) {
 	if name != nil {
 		p.Name = *name
 	}
-	p.Description = firstLine(p.fn.Doc())
+	p.Description = parseDocstring(p.fn.Doc()).short
 	if description != nil {
 		p.Description = *description
 	}
@@ -213,23 +224,32 @@ func pythonTitle(name string) string {
 	return strings.ToUpper(title[:1]) + title[1:]
 }
 
-func firstLine(doc string) string {
-	line, _, _ := strings.Cut(strings.TrimSpace(doc), "\n")
-	return strings.TrimSpace(line)
-}
-
 // A body is a pipeline whose function is running.
 type body struct {
 	p     *dag.Pipeline
 	names namer
 	fed   int // steps made
+	made  []*step
+	conf  *conf
+
+	groups int // numbers given to groups and to items, as KFP counts them
+	stack  []*dag.Group
+	open   []*block              // those of the groups in stack that a for statement opened
+	blocks []*block              // all
+	last   map[string]any        // by group: the *dag.Group or *dag.Step that came last in it
+	chains map[string]*chainLink // by the name of an elif's group
+	closed map[string]bool       // chains of conditions that have had their else
+	graphs map[*dag.Group]*graph // those of graph components
+
+	components map[string]*component.Spec // by the names of steps that were made from them
 }
 
 // Build runs the pipeline's function and returns what it declared. The
 // pipeline is not validated yet. Faults that did not stop the function are
 // added to Faults.
 func (s *Session) Build(p *Pipeline) (*dag.Pipeline, error) {
-	s.body = &body{p: &dag.Pipeline{Name: p.Name, Description: p.Description, Pos: p.Pos}, names: newNamer()}
+	s.body = &body{p: &dag.Pipeline{Name: p.Name, Description: p.Description, Pos: p.Pos}, names: newNamer(),
+		last: map[string]any{}, chains: map[string]*chainLink{}, closed: map[string]bool{}, graphs: map[*dag.Group]*graph{}, conf: p.conf.clone()}
 	defer func() { s.body = nil }()
 	args, err := s.params(p)
 	if err != nil {
@@ -237,6 +257,14 @@ func (s *Session) Build(p *Pipeline) (*dag.Pipeline, error) {
 	}
 	if _, err := starlark.Call(s.thread, p.fn, nil, args); err != nil {
 		return nil, err
+	}
+	if err := s.body.finish(s); err != nil {
+		return nil, err
+	}
+	for _, b := range s.body.blocks {
+		if !b.used {
+			s.faults = append(s.faults, &Error{Pos: b.pos, Msg: b.word + ": this block is never opened", Hint: "a block is opened by a for statement:  for _ in " + b.word + "(...):"})
+		}
 	}
 	return s.body.p, nil
 }
@@ -256,10 +284,11 @@ func (s *Session) params(p *Pipeline) ([]starlark.Tuple, error) {
 	}
 	var args []starlark.Tuple
 	var names []string
+	about := parseDocstring(p.fn.Doc()).args
 	for i := range p.fn.NumParams() {
 		name, pos := p.fn.Param(i)
 		names = append(names, name)
-		q := &dag.Param{Name: name, Pos: dag.Pos{File: pos.Filename(), Line: int(pos.Line), Col: int(pos.Col)}}
+		q := &dag.Param{Name: name, Description: about[name], Pos: dag.Pos{File: pos.Filename(), Line: int(pos.Line), Col: int(pos.Col)}}
 		if err := setDefault(q, p.fn.ParamDefault(i)); err != nil {
 			return nil, err
 		}
@@ -343,15 +372,25 @@ func refsOf(text string) []dag.Ref {
 	return refs
 }
 
-// maxDepth is how deep lists and dicts that become JSON may be nested.
-const maxDepth = 100
+// maxDepth is how deep lists and dicts that become JSON may be nested, and
+// maxNodes how many values they may hold, shared ones counted each time.
+const (
+	maxDepth = 100
+	maxNodes = 1_000_000
+)
 
 // toJSON returns a Starlark value as a JSON tree of package dag.
-func toJSON(v starlark.Value) (any, error) { return toJSONDepth(v, 0) }
+func toJSON(v starlark.Value) (any, error) {
+	nodes := 0
+	return toJSONDepth(v, 0, &nodes)
+}
 
-func toJSONDepth(v starlark.Value, depth int) (any, error) {
+func toJSONDepth(v starlark.Value, depth int, nodes *int) (any, error) {
 	if depth > maxDepth {
 		return nil, fmt.Errorf("lists and dicts are nested more than %d deep", maxDepth)
+	}
+	if *nodes++; *nodes > maxNodes {
+		return nil, fmt.Errorf("lists and dicts hold more than %d values", maxNodes)
 	}
 	switch v := v.(type) {
 	case starlark.NoneType:
@@ -359,9 +398,14 @@ func toJSONDepth(v starlark.Value, depth int) (any, error) {
 	case starlark.Bool:
 		return bool(v), nil
 	case starlark.String:
+		if dag.HasRefs(string(v)) {
+			return nil, errors.New(badString)
+		}
 		return string(v), nil
 	case *value:
 		return v.t, nil
+	case *object:
+		return v.obj, nil
 	case starlark.Float:
 		return float64(v), nil
 	case starlark.Int:
@@ -373,11 +417,11 @@ func toJSONDepth(v starlark.Value, depth int) (any, error) {
 	case *starlark.Dict:
 		obj := dag.Object{}
 		for k, e := range v.Entries() {
-			name, ok := scalarText(k)
-			if !ok {
-				return nil, fmt.Errorf("a dict's key is a %s: want a string", k.Type())
+			name, err := jsonKey(k)
+			if err != nil {
+				return nil, err
 			}
-			tree, err := toJSONDepth(e, depth+1)
+			tree, err := toJSONDepth(e, depth+1, nodes)
 			if err != nil {
 				return nil, err
 			}
@@ -387,7 +431,7 @@ func toJSONDepth(v starlark.Value, depth int) (any, error) {
 	case starlark.Iterable:
 		list := []any{}
 		for e := range starlark.Elements(v) {
-			tree, err := toJSONDepth(e, depth+1)
+			tree, err := toJSONDepth(e, depth+1, nodes)
 			if err != nil {
 				return nil, err
 			}
@@ -396,4 +440,19 @@ func toJSONDepth(v starlark.Value, depth int) (any, error) {
 		return list, nil
 	}
 	return nil, fmt.Errorf("a %s cannot become JSON", v.Type())
+}
+
+// jsonKey returns a dict's key as Python's json.dumps writes it.
+func jsonKey(k starlark.Value) (string, error) {
+	switch k := k.(type) {
+	case starlark.NoneType:
+		return "null", nil
+	case starlark.Bool:
+		return strings.ToLower(k.String()), nil
+	}
+	name, ok := scalarText(k)
+	if !ok {
+		return "", fmt.Errorf("a dict's key is a %s: want a string", k.Type())
+	}
+	return name, nil
 }

@@ -1,9 +1,10 @@
 package builtins
 
 import (
+	"errors"
 	"fmt"
+	"maps"
 	"path"
-	"reflect"
 	"slices"
 	"strconv"
 	"strings"
@@ -17,16 +18,20 @@ import (
 
 // This file defines container_op, steps, and their methods.
 
-// A step is what container_op returns.
+// A step is what container_op returns, and resource_op and its kin.
 type step struct {
 	s *Session
 	d *dag.Step
+	k *container
+	r *resource // of a step that has no container; nil of all others
+
+	inits, sidecars containers
+	pvolumes        []pvolume
+
+	aliases map[string]string // other names of outputs
 }
 
-var (
-	_ starlark.HasAttrs = (*step)(nil)
-	_ starlark.HasAttrs = (*container)(nil)
-)
+var _ starlark.HasSetField = (*step)(nil)
 
 func (st *step) String() string        { return fmt.Sprintf("<step %q>", st.d.Name) }
 func (st *step) Type() string          { return "step" }
@@ -34,7 +39,7 @@ func (st *step) Freeze()               {}
 func (st *step) Truth() starlark.Bool  { return true }
 func (st *step) Hash() (uint32, error) { return starlark.String(st.d.Name).Hash() }
 
-// containerOp: container_op(name, image, command=None, arguments=None, file_outputs=None, env=None) -> step
+// containerOp: container_op(name, image, command=None, arguments=None, file_outputs=None, init_containers=None, sidecars=None, env=None, pvolumes=None, once=False, container_kwargs=None) -> step
 func (s *Session) containerOp(c *call) (starlark.Value, error) {
 	b, err := c.inBody()
 	if err != nil {
@@ -42,56 +47,124 @@ func (s *Session) containerOp(c *call) (starlark.Value, error) {
 	}
 	var name string
 	var image text
-	var command, arguments starlark.Value
-	var outputs, env *starlark.Dict
+	var command, arguments, inits, sidecars, env starlark.Value
+	var outputs, pvolumes, fields *starlark.Dict
+	var files starlark.Iterable
+	once := false
 	if err := c.unpack("name", &name, "image", &image, "command??", &command, "arguments??", &arguments,
-		"file_outputs??", &outputs, "env??", &env); err != nil {
+		"file_outputs??", &outputs, "artifact_argument_paths??", &files, "init_containers??", &inits, "sidecars??", &sidecars, "env??", &env,
+		"pvolumes??", &pvolumes, "once?", &once, "container_kwargs??", &fields); err != nil {
 		return nil, err
 	}
-	if b.fed++; s.cfg.MaxSteps > 0 && b.fed > s.cfg.MaxSteps {
-		return nil, c.errorf("", "the pipeline has more than %d steps", s.cfg.MaxSteps)
+	st, err := c.newStep(b, name)
+	if err != nil {
+		return nil, err
 	}
-	st := &step{s, &dag.Step{Pos: c.pos}}
+	st.d.Once = once
+	st.d.Container.Set(string(image), "image")
+	if files != nil {
+		c.artifactPaths(st.d, files)
+	}
+	if command != nil {
+		st.d.Container.Set(c.stepTexts(st.d, "command", command), "command")
+	}
+	if arguments != nil {
+		st.d.Container.Set(c.stepTexts(st.d, "arguments", arguments), "args")
+	}
+	c.fileOutputs(st.d, outputs)
+	if fields != nil {
+		c.setFields(st.target(), "container_kwargs", fields.Items())
+	}
+	if env != nil {
+		c.env(st.target(), env)
+	}
+	if inits != nil {
+		st.inits.addAll(c, "init_containers", inits)
+	}
+	if sidecars != nil {
+		st.sidecars.addAll(c, "sidecars", sidecars)
+	}
+	if pvolumes != nil {
+		c.addPVolumes(st, pvolumes)
+	}
+	b.add(st)
+	return st, nil
+}
+
+// newStep returns a step that is not part of the pipeline yet.
+func (c *call) newStep(b *body, name string) (*step, error) {
+	if err := c.feed(b); err != nil {
+		return nil, err
+	}
+	st := &step{s: c.s, d: &dag.Step{Pos: c.pos}}
+	st.k = &container{st}
+	var err error
 	if st.d.Name, err = b.names.name(name); err != nil {
 		c.report("name", "%v", err)
 	}
-	st.d.Container.Set(string(image), "image")
-	if command != nil {
-		st.d.Container.Set(c.texts("command", command), "command")
+	return st, nil
+}
+
+// feed counts a step, and refuses one too many.
+func (c *call) feed(b *body) error {
+	if b.fed++; c.s.cfg.MaxSteps > 0 && b.fed > c.s.cfg.MaxSteps {
+		return c.errorf("", "the pipeline has more than %d steps", c.s.cfg.MaxSteps)
 	}
-	if arguments != nil {
-		st.d.Container.Set(c.texts("arguments", arguments), "args")
+	return nil
+}
+
+// add makes the step part of the pipeline, in the group that is open.
+func (b *body) add(st *step) {
+	b.made = append(b.made, st)
+	st.d.Group = b.group()
+	b.last[st.d.Group] = st.d
+	b.p.Steps = append(b.p.Steps, st.d)
+}
+
+// env adds variables: a dict of names to texts, or a list of objects.
+func (c *call) env(k target, env starlark.Value) {
+	dict, ok := env.(*starlark.Dict)
+	if !ok {
+		for _, obj := range c.fitObjects("env", "EnvVar", env) {
+			c.addNamed(k, "env", "name", "variable", obj)
+		}
+		return
 	}
-	c.fileOutputs(st.d, outputs)
-	if env != nil {
-		for k, v := range env.Entries() {
-			name, ok := k.(starlark.String)
-			value, isText := scalarText(v)
-			switch {
-			case !ok:
-				c.report("env", "env: want names of variables as keys, got %s", k.Type())
-			case !isText:
-				c.report("env", "env: value of %s: want text, got %s", name, v.Type())
-			default:
-				c.addEnv(st.d, string(name), value)
-			}
+	for key, v := range dict.Entries() {
+		name, ok := key.(starlark.String)
+		value, isText := scalarText(v)
+		switch {
+		case !ok:
+			c.report("env", "env: want names of variables as keys, got %s", key.Type())
+		case !isText:
+			c.report("env", "env: value of %s: want text, got %s", name, v.Type())
+		default:
+			c.addEnv(k, string(name), value)
 		}
 	}
-	b.p.Steps = append(b.p.Steps, st.d)
-	return st, nil
 }
 
 // texts returns an argument that is a list of texts, or a scalar that stands
 // for a list of one.
-func (c *call) texts(arg string, v starlark.Value) []any {
+func (c *call) texts(arg string, v starlark.Value) []any { return c.stepTexts(nil, arg, v) }
+
+// stepTexts is texts for the command or arguments of a step, which may be
+// values that the step takes as files.
+func (c *call) stepTexts(d *dag.Step, arg string, v starlark.Value) []any {
 	list := []any{}
+	if _, isDict := v.(starlark.IterableMapping); isDict {
+		c.report(arg, "%s is a %s: want a list of texts", arg, v.Type())
+		return list
+	}
 	it, ok := v.(starlark.Iterable)
 	if _, isValue := v.(Runtime); isValue || !ok {
 		it = starlark.Tuple{v}
 	}
 	i := 0
 	for e := range starlark.Elements(it) {
-		if text, ok := scalarText(e); ok {
+		if p, ok := e.(*inputPath); ok && d != nil {
+			list = append(list, c.takeFile(d, p))
+		} else if text, ok := scalarText(e); ok {
 			list = append(list, text)
 		} else {
 			c.badText(arg, i, e)
@@ -103,9 +176,11 @@ func (c *call) texts(arg string, v starlark.Value) []any {
 
 // badText reports an element that is no text.
 func (c *call) badText(arg string, i int, v starlark.Value) {
+	var e *Error
+	defer func() { e.Elem = i + 1 }()
 	switch v := v.(type) {
 	case *step:
-		e := c.report(arg, "%s[%d] is the step %q: want text or an output", arg, i, v.d.Name)
+		e = c.report(arg, "%s[%d] is the step %q: want text or an output", arg, i, v.d.Name)
 		switch len(v.d.Outputs) {
 		case 0:
 			e.Hint = `to run after it, write  .after(...);  to use what it writes, give it file_outputs = {"name": "/path"}`
@@ -113,13 +188,17 @@ func (c *call) badText(arg string, i int, v starlark.Value) {
 			e.Hint = fmt.Sprintf("pass one of its outputs:  .outputs[%q]", v.d.Outputs[0].Name)
 		}
 	case starlark.NoneType:
-		c.report(arg, "%s[%d] is None: want text", arg, i).Hint = "leave it out, or write the text that is meant"
+		e = c.report(arg, "%s[%d] is None: want text", arg, i)
+		e.Hint = "leave it out, or write the text that is meant"
+	case starlark.String:
+		e = c.report(arg, "%s[%d]: %s", arg, i, badString)
 	case *condition:
-		c.report(arg, "%s[%d]: %s%sa comparison of it is no text", arg, i, v.What(), onlyAtRunTime)
+		e = c.report(arg, "%s[%d]: %s%sa comparison of it is no text", arg, i, v.What(), onlyAtRunTime)
 	case *starlark.List, starlark.Tuple, *starlark.Dict:
-		c.report(arg, "%s[%d] is a %s: want text", arg, i, v.Type()).Hint = "write json.encode(x) to pass it as JSON, or + to join two lists"
+		e = c.report(arg, "%s[%d] is a %s: want text", arg, i, v.Type())
+		e.Hint = "write json.encode(x) to pass it as JSON, or + to join two lists"
 	default:
-		c.report(arg, "%s[%d] is a %s: want text", arg, i, v.Type())
+		e = c.report(arg, "%s[%d] is a %s: want text", arg, i, v.Type())
 	}
 }
 
@@ -144,34 +223,8 @@ func (c *call) fileOutputs(d *dag.Step, outputs *starlark.Dict) {
 	}
 }
 
-// addEnv, addVolume and addMount add what the step does not have yet. What is
-// equal is not added again; what only has the same name is a fault.
-
-func (c *call) addEnv(d *dag.Step, name, value string) {
-	if err := kube.CheckEnvName(name); err != nil {
-		c.report("env", "variable %v", err)
-		return
-	}
-	c.addNamed(d, "env", "name", "variable", dag.Object{{Name: "name", Value: name}, {Name: "value", Value: value}})
-}
-
-func (c *call) addMount(d *dag.Step, name, mountPath string) {
-	c.addNamed(d, "volumeMounts", "mountPath", "mount at", dag.Object{{Name: "mountPath", Value: mountPath}, {Name: "name", Value: name}})
-}
-
-func (c *call) addNamed(d *dag.Step, field, key, what string, obj dag.Object) {
-	list, _ := d.Container.Get(field).([]any)
-	for _, other := range list {
-		if other, _ := other.(dag.Object); other.Get(key) == obj.Get(key) {
-			if !reflect.DeepEqual(other, obj) {
-				c.report("", "%s: step %q has another %s %q", c.name, d.Name, what, dag.Display(obj.Get(key).(string)))
-			}
-			return
-		}
-	}
-	d.Container.Append(field, obj)
-}
-
+// addVolume adds a volume that the step does not have yet. What is equal is not
+// added again; what only has the same name is a fault.
 func (c *call) addVolume(d *dag.Step, volume dag.Object) {
 	name := volume.Get("name").(string)
 	if err := kube.CheckLabel(name); err != nil && !dag.HasRefs(name) {
@@ -180,7 +233,7 @@ func (c *call) addVolume(d *dag.Step, volume dag.Object) {
 	}
 	for _, other := range d.Volumes {
 		if other.Get("name") == name {
-			if !reflect.DeepEqual(other, volume) {
+			if !equalTrees(other, volume) {
 				c.report("", "%s: step %q has another volume %q", c.name, d.Name, dag.Display(name))
 			}
 			return
@@ -199,55 +252,48 @@ var stepMethods = map[string]method{
 	"set_timeout": setTimeout,
 }
 
-// containerMethods stand both on a step and on its container.
-var containerMethods = map[string]method{
-	"add_resource_limit":            resourceMethod("limits", ""),
-	"add_resource_request":          resourceMethod("requests", ""),
-	"set_cpu_limit":                 resourceMethod("limits", "cpu"),
-	"set_cpu_request":               resourceMethod("requests", "cpu"),
-	"set_ephemeral_storage_limit":   resourceMethod("limits", "ephemeral-storage"),
-	"set_ephemeral_storage_request": resourceMethod("requests", "ephemeral-storage"),
-	"set_gpu_limit":                 setGPULimit,
-	"set_memory_limit":              resourceMethod("limits", "memory"),
-	"set_memory_request":            resourceMethod("requests", "memory"),
+func attrNames[M any](table map[string]M) []string {
+	return slices.Sorted(maps.Keys(table))
 }
 
-var stepAttrs, containerAttrs = attrNames(stepMethods, containerMethods), attrNames(containerMethods)
-
-func attrNames(tables ...map[string]method) []string {
-	var names []string
-	for _, t := range tables {
-		for name := range t {
-			names = append(names, name)
-		}
+func (st *step) AttrNames() []string {
+	if st.r != nil {
+		return st.resourceAttrs()
 	}
+	names := slices.Concat(stepFields, attrNames(stepMethods), attrNames(podMethods), attrNames(containerMethods))
 	slices.Sort(names)
 	return names
 }
 
-func (st *step) AttrNames() []string {
-	return append([]string{"container", "name", "output", "outputs"}, stepAttrs...)
-}
-
 func (st *step) Attr(name string) (starlark.Value, error) {
+	if st.r != nil {
+		return st.resourceAttr(name)
+	}
 	switch name {
+	case "pvolume", "pvolumes":
+		return st.pvolumeField(name)
 	case "name":
 		return starlark.String(st.d.Name), nil
 	case "container":
-		return &container{st}, nil
+		return st.k, nil
 	case "outputs":
 		return &outputs{st}, nil
 	case "output":
 		return st.output()
 	}
-	m := stepMethods[name]
-	if m == nil {
-		m = containerMethods[name]
+	if v := st.field(name); v != nil {
+		return v, nil
 	}
-	if m == nil {
-		return nil, noAttr("a step", name, st.AttrNames())
+	if m := stepMethods[name]; m != nil {
+		return st.s.bind(name, m, st.d, st), nil
 	}
-	return st.s.bind(name, m, st.d, st), nil
+	if m := podMethods[name]; m != nil {
+		return st.s.builtin(name, func(c *call) (starlark.Value, error) { return st, m(c, st) }), nil
+	}
+	if m := st.s.bindContainer(name, st.target(), st); m != nil {
+		return m, nil
+	}
+	return nil, noAttr("a step", name, st.AttrNames())
 }
 
 // bind returns the method of a value.
@@ -265,20 +311,23 @@ func noAttr(what, name string, names []string) error {
 
 // output is step.output: the step's output, if it has exactly one.
 func (st *step) output() (starlark.Value, error) {
-	switch n := len(st.d.Outputs); n {
+	switch names := st.outputNames(); len(names) {
 	case 1:
-		return st.s.ref(dag.Ref{Kind: dag.RefOutput, Step: st.d.Name, Name: st.d.Outputs[0].Name}), nil
+		return st.s.ref(dag.Ref{Kind: dag.RefOutput, Step: st.d.Name, Name: names[0]}), nil
 	case 0:
 		return nil, fmt.Errorf(`step %q has no outputs: declare one with  file_outputs = {"name": "/path"}`, st.d.Name)
 	default:
-		return nil, fmt.Errorf("step %q has %d outputs: write .outputs[NAME] with one of %s", st.d.Name, n, strings.Join(quoted(st.outputNames()), ", "))
+		return nil, fmt.Errorf("step %q has %d outputs: write .outputs[NAME] with one of %s", st.d.Name, len(names), strings.Join(quoted(names), ", "))
 	}
 }
 
+// outputNames are the names of the outputs that other steps can use.
 func (st *step) outputNames() []string {
 	var names []string
 	for _, o := range st.d.Outputs {
-		names = append(names, o.Name)
+		if _, page := dag.PageOutput(o.Name); !page {
+			names = append(names, o.Name)
+		}
 	}
 	return names
 }
@@ -307,13 +356,18 @@ func (o *outputs) Get(k starlark.Value) (starlark.Value, bool, error) {
 	if !ok {
 		return nil, false, fmt.Errorf("outputs of step %q: want the name of an output, got %s", o.st.d.Name, k.Type())
 	}
-	if o.st.d.Output(string(name)) == nil {
-		names := o.st.outputNames()
+	names := o.st.outputNames()
+	if real, ok := o.st.aliases[string(name)]; ok && !slices.Contains(names, string(name)) {
+		name = starlark.String(real)
+	}
+	if !slices.Contains(names, string(name)) {
 		msg := fmt.Sprintf("step %q has no output %q", o.st.d.Name, string(name))
 		hint := spell.DidYouMean(string(name), names)
 		switch {
 		case hint != "":
 			msg += ": " + hint
+		case o.st.r != nil && len(names) == 0:
+			msg += ": it deletes its object, of which nothing is left"
 		case len(names) == 0:
 			msg += `: it declares none with  file_outputs = {"name": "/path"}`
 		default:
@@ -341,43 +395,38 @@ func (o *outputs) Iterate() starlark.Iterator {
 	return keys.Iterate()
 }
 
-// container is step.container.
-type container struct{ st *step }
-
-func (k *container) String() string        { return fmt.Sprintf("<container of step %q>", k.st.d.Name) }
-func (k *container) Type() string          { return "container" }
-func (k *container) Freeze()               {}
-func (k *container) Truth() starlark.Bool  { return true }
-func (k *container) Hash() (uint32, error) { return k.st.Hash() }
-func (k *container) AttrNames() []string   { return containerAttrs }
-
-func (k *container) Attr(name string) (starlark.Value, error) {
-	m := containerMethods[name]
-	if m == nil {
-		return nil, noAttr("a container", name, containerAttrs)
-	}
-	return k.st.s.bind(name, m, k.st.d, k), nil
+// after: step.after(*steps_or_groups) -> step
+func after(c *call, d *dag.Step, self starlark.Value) (starlark.Value, error) {
+	return self, c.addAfter(&d.After)
 }
 
-// after: step.after(*steps) -> step
-func after(c *call, d *dag.Step, self starlark.Value) (starlark.Value, error) {
+// addAfter adds an edge to each of the steps and blocks that the call names.
+func (c *call) addAfter(edges *[]dag.Edge) error {
 	if len(c.kwargs) > 0 {
-		return nil, c.errorf("", "after has no keyword arguments: want steps")
+		return c.errorf("", "after has no keyword arguments: want steps or blocks")
 	}
 	for i, v := range c.args {
-		other, ok := v.(*step)
-		if !ok {
-			e := c.report("", "after: argument %d is a %s: want a step", i+1, v.Type())
+		name := ""
+		switch v := v.(type) {
+		case *step:
+			name = v.d.Name
+		case *block:
+			if name = v.g.Name; name == "" {
+				c.report("", "after: the block of argument %d is not opened yet", i+1)
+				continue
+			}
+		default:
+			e := c.report("", "after: argument %d is a %s: want a step or a block", i+1, v.Type())
 			if v == starlark.None {
 				e.Hint = "a function that makes a step must return it"
 			}
 			continue
 		}
-		if !slices.ContainsFunc(d.After, func(e dag.Edge) bool { return e.Step == other.d.Name }) {
-			d.After = append(d.After, dag.Edge{Step: other.d.Name, Pos: c.pos})
+		if !slices.ContainsFunc(*edges, func(e dag.Edge) bool { return e.Step == name }) {
+			*edges = append(*edges, dag.Edge{Step: name, Pos: c.pos})
 		}
 	}
-	return self, nil
+	return nil
 }
 
 // apply: step.apply(fn) -> step
@@ -463,56 +512,6 @@ func (c *call) checkCount(arg, text string, least int) bool {
 	return true
 }
 
-// resourceMethod: step.set_memory_limit(memory) -> step, and its kin. Without
-// a resource, the name of one comes first: step.add_resource_limit(resource_name, value) -> step.
-func resourceMethod(kind, resource string) method {
-	return func(c *call, d *dag.Step, self starlark.Value) (starlark.Value, error) {
-		name, arg := resource, "size"
-		var quantity scalar
-		var err error
-		switch resource {
-		case "":
-			arg = "value"
-			err = c.unpack("resource_name", &name, "value", &quantity)
-		case "cpu", "memory":
-			arg = resource
-			err = c.unpack(resource, &quantity)
-		default:
-			err = c.unpack("size", &quantity)
-		}
-		if err != nil {
-			return nil, err
-		}
-		c.setResource(d, kind, name, arg, string(quantity))
-		return self, nil
-	}
-}
-
-func (c *call) setResource(d *dag.Step, kind, name, arg, quantity string) {
-	if err := kube.CheckQuantity(name, quantity); err != nil {
-		c.report(arg, "%s: %v", c.name, err)
-		return
-	}
-	d.Container.Set(quantity, "resources", kind, name)
-}
-
-// setGPULimit: step.set_gpu_limit(gpu, vendor="nvidia") -> step
-func setGPULimit(c *call, d *dag.Step, self starlark.Value) (starlark.Value, error) {
-	var gpu scalar
-	vendor := "nvidia"
-	if err := c.unpack("gpu", &gpu, "vendor??", &vendor); err != nil {
-		return nil, err
-	}
-	if vendor != "nvidia" && vendor != "amd" {
-		c.report("vendor", "set_gpu_limit: vendor %q: want nvidia or amd", vendor)
-		return self, nil
-	}
-	if c.checkCount("gpu", string(gpu), 1) {
-		c.setResource(d, "limits", vendor+".com/gpu", "gpu", string(gpu))
-	}
-	return self, nil
-}
-
 // A text is an argument that is a string or a value known only at run time.
 type text string
 
@@ -520,6 +519,9 @@ type text string
 func (t *text) Unpack(v starlark.Value) error {
 	switch v := v.(type) {
 	case starlark.String:
+		if dag.HasRefs(string(v)) {
+			return errors.New(badString)
+		}
 		*t = text(v)
 	case *value:
 		*t = text(v.t)

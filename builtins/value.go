@@ -3,9 +3,11 @@ package builtins
 import (
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strconv"
 
 	"go.starlark.net/starlark"
+	"go.starlark.net/starlarkstruct"
 	"go.starlark.net/syntax"
 
 	"github.com/kfs-project/kfs/dag"
@@ -112,8 +114,19 @@ func whatRef(r dag.Ref) (subject, kind string) {
 		return r.String(), "a param"
 	case dag.RefOutput:
 		return r.String(), fmt.Sprintf("an output of step %q", r.Step)
+	case dag.RefOneOf:
+		return r.String(), "the output of the branch that ran"
+	case dag.RefCollected:
+		return r.String(), "the list of the outputs of a loop"
+	case dag.RefItem:
+		if r.Name != "" {
+			return r.String(), "a part of a loop's item"
+		}
+		return r.String(), "the item of a loop"
 	case dag.RefRunID:
 		return r.String(), "the id of the run"
+	case dag.RefExecutionID:
+		return r.String(), "the id of an attempt"
 	}
 	return r.String(), "the name of the run"
 }
@@ -121,8 +134,11 @@ func whatRef(r dag.Ref) (subject, kind string) {
 // A value is text known only when the pipeline runs: a param, an output, the
 // id or name of the run, or text that holds one of these.
 type value struct {
-	s *Session
-	t string // with at least one token
+	s     *Session
+	t     string // with at least one token
+	parts *parts // of the item of a loop; nil for all else
+
+	untyped bool // fits every input of a component
 }
 
 var _ interface {
@@ -138,14 +154,14 @@ var _ interface {
 } = (*value)(nil)
 
 // ref returns the value that r refers to.
-func (s *Session) ref(r dag.Ref) *value { return &value{s, r.Token()} }
+func (s *Session) ref(r dag.Ref) *value { return &value{s: s, t: r.Token()} }
 
 // text returns t as a value, or as a plain string if it holds none.
 func (s *Session) text(t string) starlark.Value {
 	if !dag.HasRefs(t) {
 		return starlark.String(t)
 	}
-	return &value{s, t}
+	return &value{s: s, t: t}
 }
 
 func (v *value) Ref() dag.Ref {
@@ -170,6 +186,8 @@ func (v *value) Type() string {
 		return "param"
 	case dag.RefOutput:
 		return "step output"
+	case dag.RefItem:
+		return "loop item"
 	}
 	return "text of the run"
 }
@@ -178,7 +196,12 @@ func (v *value) session() *Session            { return v.s }
 func (v *value) String() string               { return v.t }
 func (v *value) MarshalJSON() ([]byte, error) { return json.Marshal(v.t) }
 func (v *value) Freeze()                      {}
-func (v *value) AttrNames() []string          { return nil }
+func (v *value) AttrNames() []string {
+	if v.parts != nil {
+		return v.parts.names
+	}
+	return nil
+}
 
 func (v *value) Truth() starlark.Bool { v.s.misused(v, MisuseTruth); return true }
 func (v *value) Hash() (uint32, error) {
@@ -194,9 +217,23 @@ func (v *value) Index(int) starlark.Value                  { return v }
 func (v *value) Slice(start, end, step int) starlark.Value { return v }
 
 func (v *value) Attr(name string) (starlark.Value, error) {
+	if name == "ignore_type" && (v.parts == nil || !slices.Contains(v.parts.names, name)) {
+		return v.s.builtin(name, func(c *call) (starlark.Value, error) { // v.ignore_type() -> value
+			w := *v
+			w.untyped = true
+			return &w, c.unpack()
+		}), nil
+	}
+	if v.parts != nil {
+		return v.part(name)
+	}
 	return nil, cannot(v, "be asked for .%s", name)
 }
-func (v *value) Get(starlark.Value) (starlark.Value, bool, error) {
+func (v *value) Get(k starlark.Value) (starlark.Value, bool, error) {
+	if name, ok := k.(starlark.String); ok && v.parts != nil {
+		part, err := v.part(string(name))
+		return part, err == nil, err
+	}
 	return nil, false, cannot(v, "be indexed")
 }
 func (v *value) Unary(op syntax.Token) (starlark.Value, error) {
@@ -226,73 +263,117 @@ func (v *value) Binary(op syntax.Token, y starlark.Value, side starlark.Side) (s
 	return v.s.text(v.t + other), nil
 }
 
-// A condition is a comparison that holds a run-time value.
+// A condition is a comparison that holds a run-time value, or several combined.
 type condition struct {
-	op   string
-	x, y starlark.Value // at least one is a value
+	s *Session
+	c *dag.Condition
 }
 
 var _ Runtime = (*condition)(nil)
 
-func (c *condition) side() Runtime {
-	if r, ok := c.x.(Runtime); ok {
-		return r
+func (c *condition) Ref() dag.Ref {
+	refs := c.c.Refs()
+	if len(refs) == 0 {
+		return dag.Ref{}
 	}
-	return c.y.(Runtime)
+	return refs[0]
 }
 
-func (c *condition) What() string          { return c.side().What() }
-func (c *condition) Ref() dag.Ref          { return c.side().Ref() }
-func (c *condition) session() *Session     { return c.side().session() }
-func (c *condition) String() string        { return c.x.String() + " " + c.op + " " + c.y.String() }
-func (c *condition) Type() string          { return "condition" }
+// What speaks of the value that the condition compares.
+func (c *condition) What() string {
+	for _, text := range c.c.Texts() {
+		if dag.HasRefs(text) {
+			return (&value{s: c.s, t: text}).What()
+		}
+	}
+	return "a condition"
+}
+
+func (c *condition) session() *Session     { return c.s }
+func (c *condition) String() string        { return c.c.String() }
+func (c *condition) Type() string          { return "condition of the run" }
 func (c *condition) Freeze()               {}
-func (c *condition) Truth() starlark.Bool  { c.session().misused(c, MisuseTruth); return true }
+func (c *condition) Truth() starlark.Bool  { c.s.misused(c, MisuseTruth); return true }
 func (c *condition) Hash() (uint32, error) { return 0, cannot(c, "be a key") }
 
-// valueIn returns the first run-time value in v, looking into lists, tuples
-// and dicts as far as the budget of elements goes; nil if there is none.
-func valueIn(v starlark.Value, budget *int) Runtime {
-	switch v := v.(type) {
-	case Runtime:
-		return v
-	case starlark.String, starlark.Int, starlark.Bool, starlark.Float, starlark.NoneType:
-		return nil
-	case *starlark.Dict:
-		for k, e := range v.Entries() {
-			if *budget--; *budget < 0 {
-				return nil
-			}
-			if r := valueIn(k, budget); r != nil {
-				return r
-			}
-			if r := valueIn(e, budget); r != nil {
-				return r
-			}
-		}
-	case starlark.Indexable:
-		for i := range v.Len() {
-			if *budget--; *budget < 0 {
-				return nil
-			}
-			if r := valueIn(v.Index(i), budget); r != nil {
-				return r
-			}
-		}
-	}
-	return nil
-}
-
-// searchBudget is how many elements of lists and dicts are searched for
-// run-time values before an operator takes them for plain.
-const searchBudget = 1000
-
+// firstRuntime returns the first run-time value in the values, looking into
+// lists, tuples, dicts and structs; nil if there is none.
 func firstRuntime(vs ...starlark.Value) Runtime {
-	budget := searchBudget
+	var f finder
 	for _, v := range vs {
-		if r := valueIn(v, &budget); r != nil {
+		if r := f.find(v); r != nil {
 			return r
 		}
 	}
 	return nil
+}
+
+// A finder looks for run-time values, into each list, tuple, dict and struct
+// once, however often it is shared.
+type finder struct{ seen map[any]bool }
+
+func (f *finder) find(v starlark.Value) Runtime {
+	switch v := v.(type) {
+	case Runtime:
+		return v
+	case *object:
+		if r := firstRef(v.obj); r.Kind != 0 {
+			return v.s.ref(r)
+		}
+	case *pipelineVolume:
+		if r := firstRef(v.obj); r.Kind != 0 {
+			return v.s.ref(r)
+		}
+	case *starlark.List:
+		if !f.once(v, v.Len()) {
+			return nil
+		}
+		for i := range v.Len() {
+			if r := f.find(v.Index(i)); r != nil {
+				return r
+			}
+		}
+	case starlark.Tuple:
+		if len(v) == 0 || !f.once(&v[0], len(v)) {
+			return nil
+		}
+		for _, e := range v {
+			if r := f.find(e); r != nil {
+				return r
+			}
+		}
+	case *starlark.Dict: // whose keys hold none: they could not be hashed
+		if !f.once(v, v.Len()) {
+			return nil
+		}
+		for _, e := range v.Entries() {
+			if r := f.find(e); r != nil {
+				return r
+			}
+		}
+	case *starlarkstruct.Struct:
+		if !f.once(v, 1) {
+			return nil
+		}
+		for _, name := range v.AttrNames() {
+			if e, err := v.Attr(name); err == nil && e != nil {
+				if r := f.find(e); r != nil {
+					return r
+				}
+			}
+		}
+	}
+	return nil
+}
+
+// once reports whether a container of n elements has yet to be looked into.
+func (f *finder) once(id any, n int) bool {
+	if n == 0 || f.seen[id] {
+		return false
+	}
+	if f.seen == nil {
+		f.seen = map[any]bool{}
+	}
+	f.seen[id] = true
+	return true
 }

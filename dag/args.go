@@ -78,6 +78,9 @@ func (q *Param) Parse(value string) (string, error) {
 	if kind == "" {
 		kind = q.Inferred
 	}
+	if HasRefs(value) {
+		return "", fmt.Errorf("param %q: its value holds U+E000 or U+E001, which stand for values of the run", q.Name)
+	}
 	wrong := func(want string) (string, error) {
 		return "", fmt.Errorf("param %q is of type %s: %q is not %s", q.Name, kind, value, want)
 	}

@@ -4,6 +4,10 @@
 //	Pipeline   params and steps, in the order of the script
 //	Param      a value given from outside, before the run
 //	Step       one command in one image; its needs, outputs, retries
+//	Resource   what a step does to an object of the cluster instead
+//	Pod        what a step asks of its pod; Conduct, of whoever runs it
+//	Conf       what a pipeline sets for its run and all of its pods
+//	Group      a block that steps stand in: decided, repeated, guarded as one
 //	Object     a JSON tree that keeps its order: the Kubernetes part of a step
 //	Ref        a value known only at run time; stands in text as a token
 //	Pos        a place in a script
@@ -32,7 +36,9 @@ type Pipeline struct {
 	Description string   `json:"description,omitempty"`
 	Pos         Pos      `json:"pos,omitzero"`
 	Params      []*Param `json:"params,omitempty"`
+	Groups      []*Group `json:"groups,omitempty"` // in the order they were opened
 	Steps       []*Step  `json:"steps"`
+	Conf        *Conf    `json:"conf,omitempty"` // nil: nothing is set
 }
 
 // A Param is a value given from outside, before the run.
@@ -53,30 +59,44 @@ type Param struct {
 	Optional bool    `json:"optional,omitempty"`
 }
 
-// A Step is one command in one image.
+// A Step is one command in one image, or a change of one object of the cluster.
 type Step struct {
 	Name string `json:"name"` // final and unique: lower-case letters, digits, hyphens
 	Pos  Pos    `json:"pos,omitzero"`
 
+	Group string `json:"group,omitempty"` // the group it stands in; "" is the pipeline
+
 	// Container is a core/v1 Container without its name, and Volumes are
 	// core/v1 Volumes, both as the author wrote them.
-	Container Object   `json:"container"`
+	Container Object   `json:"container,omitempty"`
 	Volumes   []Object `json:"volumes,omitempty"`
 
-	Outputs []Output `json:"outputs,omitempty"`
-	After   []Edge   `json:"after,omitempty"` // needs of order alone; needs of data are the Refs
-	Retry   *Retry   `json:"retry,omitempty"` // nil: none
+	// Resource is what the step does to an object of the cluster; then it has
+	// no container of its own. It is nil for most steps.
+	Resource *Resource `json:"resource,omitempty"`
+
+	Artifacts []Artifact `json:"artifacts,omitempty"` // values that it takes as files
+	Outputs   []Output   `json:"outputs,omitempty"`
+	After     []Edge     `json:"after,omitempty"` // needs of order alone; needs of data are the Refs
+	Retry     *Retry     `json:"retry,omitempty"` // nil: none
 
 	// Timeout is the wall clock of one attempt in whole seconds, as text that
 	// may be a token; "" is none.
 	Timeout string `json:"timeout,omitempty"`
+
+	Component *Component `json:"component,omitempty"` // that the step was made from; nil: none
+
+	Pod
+	Conduct
 }
 
-// An Output is a file that a step leaves and whose content others may use.
+// An Output is a file that a step leaves and whose content others may use; of
+// a step with a Resource, a part of the object.
 type Output struct {
-	Name string `json:"name"`
-	Path string `json:"path"` // absolute, inside the step's container
-	Pos  Pos    `json:"pos,omitzero"`
+	Name     string `json:"name"`
+	Path     string `json:"path,omitempty"`     // absolute, inside the step's container
+	JSONPath string `json:"jsonPath,omitempty"` // of a Resource: where the part is, as kubectl writes it ("{.metadata.name}")
+	Pos      Pos    `json:"pos,omitzero"`
 }
 
 // An Edge says that a step runs after another one.

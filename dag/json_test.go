@@ -192,11 +192,16 @@ func full() *Pipeline {
 				Name: "train", Pos: Pos{"in.star", 5, 2},
 				Container: Object{{"image", "i"}, {"args", []any{"--n", n}}, {"x", Object{{"b", 1.0}, {"a", []any{int64(1), nil}}}}},
 				Volumes:   []Object{{{"name", "v"}, {"emptyDir", Object{}}}},
-				Outputs:   []Output{{"acc", "/tmp/acc", Pos{"in.star", 6, 1}}},
+				Outputs:   []Output{{Name: "acc", Path: "/tmp/acc", Pos: Pos{"in.star", 6, 1}}},
 				Retry:     &Retry{Limit: n, Policy: "Always", Backoff: "2m", Factor: 1.5, MaxBackoff: "1h"},
 				Timeout:   "60",
 			},
 			{Name: "eval", Container: Object{{"image", "j"}, {"command", []any{"eval", "acc=" + acc}}}, After: []Edge{{"train", Pos{"in.star", 7, 1}}}},
+			{
+				Name:     "claim",
+				Resource: &Resource{Action: "apply", MergeStrategy: "merge", SuccessCondition: "a", FailureCondition: "b", SetOwnerReference: new(false), Flags: []string{n}, Manifest: configMap(n)},
+				Outputs:  []Output{{Name: "uid", JSONPath: "{.metadata.uid}"}},
+			},
 		},
 	}
 }

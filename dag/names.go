@@ -22,6 +22,23 @@ func FullName(step, output string) string {
 	return sanitize(step+"-"+output, func(c byte) bool { return c == '_' || 'A' <= c && c <= 'Z' })
 }
 
+// ArtifactName returns the name by which KFP's compiler knows a file that a step
+// takes: capitals and underscores are kept, as by FullName.
+func ArtifactName(input string) string {
+	return sanitize(input, func(c byte) bool { return c == '_' || 'A' <= c && c <= 'Z' })
+}
+
+// PageOutput returns the name of an output that KFP's page shows, in the form
+// that the page looks for, and whether name is one. It is a file for the page
+// alone: no step can use its content.
+func PageOutput(name string) (string, bool) {
+	switch name = K8sName(name); name {
+	case "mlpipeline-ui-metadata", "mlpipeline-metrics":
+		return name, true
+	}
+	return "", false
+}
+
 // sanitize keeps small letters, digits, and what also accepts; each run of
 // others becomes a hyphen.
 func sanitize(s string, also func(byte) bool) string {

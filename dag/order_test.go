@@ -30,7 +30,7 @@ func graph(text string) *Pipeline {
 
 func step(name string, line int) *Step {
 	at := Pos{"in.star", line, 1}
-	return &Step{Name: name, Pos: at, Container: Object{{"image", "i"}}, Outputs: []Output{{"o", "/o", at}}}
+	return &Step{Name: name, Pos: at, Container: Object{{"image", "i"}}, Outputs: []Output{{Name: "o", Path: "/o", Pos: at}}}
 }
 
 func stepNames(steps []*Step) string {

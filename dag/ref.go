@@ -10,8 +10,10 @@ import (
 // A Ref is a value known only at run time.
 type Ref struct {
 	Kind RefKind
-	Step string // of an output: the name of its step
-	Name string // of a param or an output
+	Step string // of an output: the name of its step; of an item: its name, see Loop
+	Name string // of a param or an output; of an item that is a part of one: the name of the part
+
+	// A RefOneOf has the steps and the names of several outputs, with a | between them.
 }
 
 // A RefKind is what a Ref refers to.
@@ -19,10 +21,14 @@ type RefKind uint8
 
 // The kinds of Ref.
 const (
-	RefParam   RefKind = 1 + iota // a param of the pipeline
-	RefOutput                     // the content of a step's output file
-	RefRunID                      // the unique id of the run
-	RefRunName                    // the name of the run
+	RefParam       RefKind = 1 + iota // a param of the pipeline
+	RefOutput                         // the content of a step's output file
+	RefRunID                          // the unique id of the run
+	RefRunName                        // the name of the run
+	RefExecutionID                    // the unique id of the attempt
+	RefItem                           // the item of a loop, or a part of it
+	RefOneOf                          // the output of whichever of several steps ran; see Outputs
+	RefCollected                      // the JSON list of an output of a step in a loop, a round each
 )
 
 // A token is tokenOpen, a body, tokenClose. The two are private-use
@@ -41,10 +47,18 @@ func (r Ref) Token() string {
 		body = "param:" + r.Name
 	case RefOutput:
 		body = "output:" + r.Step + ":" + r.Name
+	case RefItem:
+		body = "item:" + r.Step + ":" + r.Name
+	case RefOneOf:
+		body = "oneof:" + r.Step + ":" + r.Name
+	case RefCollected:
+		body = "collected:" + r.Step + ":" + r.Name
 	case RefRunID:
 		body = "run:id"
 	case RefRunName:
 		body = "run:name"
+	case RefExecutionID:
+		body = "run:execution"
 	default:
 		panic(fmt.Sprintf("dag: token of a Ref of kind %d", r.Kind))
 	}
@@ -59,10 +73,25 @@ func (r Ref) String() string {
 		return r.Name
 	case RefOutput:
 		return fmt.Sprintf("%s.outputs[%q]", r.Step, r.Name)
+	case RefOneOf:
+		var parts []string
+		for _, o := range r.Outputs() {
+			parts = append(parts, o.String())
+		}
+		return "one_of(" + strings.Join(parts, ", ") + ")"
+	case RefCollected:
+		return "collected(" + r.Outputs()[0].String() + ")"
+	case RefItem:
+		if r.Name == "" {
+			return "item"
+		}
+		return "item." + r.Name
 	case RefRunID:
 		return "run_id()"
 	case RefRunName:
 		return "run_name()"
+	case RefExecutionID:
+		return "execution_id()"
 	}
 	return "no value"
 }
@@ -72,18 +101,66 @@ func parseRef(body string) (Ref, bool) {
 	switch kind {
 	case "param":
 		return Ref{Kind: RefParam, Name: rest}, rest != ""
-	case "output":
+	case "output", "oneof", "collected":
 		step, name, _ := strings.Cut(rest, ":")
-		return Ref{Kind: RefOutput, Step: step, Name: name}, step != "" && name != ""
+		r := Ref{Kind: RefOutput, Step: step, Name: name}
+		switch kind {
+		case "oneof":
+			r.Kind = RefOneOf
+		case "collected":
+			r.Kind = RefCollected
+		}
+		return r, step != "" && name != "" && (r.Kind != RefOneOf || strings.Count(step, "|") == strings.Count(name, "|"))
+	case "item":
+		loop, name, ok := strings.Cut(rest, ":")
+		return Ref{Kind: RefItem, Step: loop, Name: name}, ok && loop != ""
 	case "run":
 		switch rest {
 		case "id":
 			return Ref{Kind: RefRunID}, true
 		case "name":
 			return Ref{Kind: RefRunName}, true
+		case "execution":
+			return Ref{Kind: RefExecutionID}, true
 		}
 	}
 	return Ref{}, false
+}
+
+// OneOf returns the value that is the output of whichever step ran.
+func OneOf(outputs []Ref) Ref {
+	r := Ref{Kind: RefOneOf}
+	for i, o := range outputs {
+		if i > 0 {
+			r.Step, r.Name = r.Step+"|", r.Name+"|"
+		}
+		r.Step, r.Name = r.Step+o.Step, r.Name+o.Name
+	}
+	return r
+}
+
+// Outputs returns the outputs that the value comes from: itself if it is one.
+func (r Ref) Outputs() []Ref {
+	switch r.Kind {
+	case RefOutput:
+		return []Ref{r}
+	case RefCollected:
+		return []Ref{{Kind: RefOutput, Step: r.Step, Name: r.Name}}
+	case RefOneOf:
+		steps, names := strings.Split(r.Step, "|"), strings.Split(r.Name, "|")
+		outputs := make([]Ref, len(steps))
+		for i := range steps {
+			outputs[i] = Ref{Kind: RefOutput, Step: steps[i], Name: names[i]}
+		}
+		return outputs
+	}
+	return nil
+}
+
+// OfRun reports whether the value belongs to the run as a whole or to an
+// attempt: it is known everywhere, and comes from no param or step.
+func (r Ref) OfRun() bool {
+	return r.Kind == RefRunID || r.Kind == RefRunName || r.Kind == RefExecutionID
 }
 
 // HasRefs reports whether text holds a token, whole or damaged.

@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"unicode"
 	"unicode/utf8"
 
 	"github.com/kfs-project/kfs/internal/spell"
@@ -32,11 +33,12 @@ func CheckOutputName(name string) string {
 // names that are missing or coincide, references to what does not exist,
 // damaged tokens, bad counts, mounts without a volume, and cycles.
 func (p *Pipeline) Validate() error {
-	v := validator{p: p, steps: map[string]*Step{}, params: map[string]bool{}, fullNames: map[string]Pos{}, hints: map[string]string{}}
+	v := validator{p: p, steps: map[string]*Step{}, groups: map[string]*Group{}, params: map[string]bool{}, fullNames: map[string]Pos{}, hints: map[string]string{}}
 	v.pipeline()
 	for _, s := range p.Steps {
 		v.step(s)
 	}
+	v.scopes()
 	if _, err := p.Order(); err != nil {
 		v.faults = append(v.faults, Faults(err)...)
 	}
@@ -46,7 +48,9 @@ func (p *Pipeline) Validate() error {
 type validator struct {
 	p         *Pipeline
 	steps     map[string]*Step
+	groups    map[string]*Group
 	params    map[string]bool
+	exit      string         // the step of the exit handler; "" is none
 	fullNames map[string]Pos // of outputs, as KFP's compiler writes them
 	hints     map[string]string
 	faults    Errors
@@ -81,6 +85,12 @@ func (v *validator) pipeline() {
 		}
 		v.steps[s.Name] = s
 	}
+	for _, g := range p.Groups {
+		if other := v.steps[g.Name]; other != nil {
+			v.fault(g.Pos, "block %q: the step at %s has this name too", g.Name, other.Pos)
+		}
+		v.groups[g.Name] = g
+	}
 }
 
 func (v *validator) step(s *Step) {
@@ -90,18 +100,32 @@ func (v *validator) step(s *Step) {
 	case len(s.Name) > MaxName:
 		v.fault(s.Pos, "step name %q: %d characters; want at most %d", s.Name, len(s.Name), MaxName)
 	}
-	if s.Image() == "" {
+	if s.Resource == nil && s.Image() == "" {
 		v.fault(s.Pos, "step %q has no image", s.Name)
 	}
 	for _, e := range s.After {
-		if v.steps[e.Step] == nil {
+		if v.steps[e.Step] == nil && v.groups[e.Step] == nil {
 			v.fault(e.Pos, "step %q needs unknown step %q", s.Name, e.Step).Hint = v.didYouMean(e.Step)
 		}
 	}
 	s.WalkText(func(field, text string) { v.text(s, field, text) })
 	files := map[string]string{}
-	for _, o := range s.Outputs {
-		v.output(s, files, o)
+	for _, a := range s.Artifacts {
+		v.text(s, "artifact "+a.Name, a.Text)
+		if !path.IsAbs(a.Path) || path.Clean(a.Path) == "/" {
+			v.fault(a.Pos, "step %q takes %q as a file: path %q: want an absolute path in the container", s.Name, a.Name, a.Path)
+		}
+		if other, ok := files[path.Clean(a.Path)]; ok {
+			v.fault(a.Pos, "step %q takes %q and %q as one file, %s", s.Name, other, a.Name, a.Path)
+		}
+		files[path.Clean(a.Path)] = a.Name
+	}
+	if s.Resource != nil {
+		v.resource(s)
+	} else {
+		for _, o := range s.Outputs {
+			v.output(s, files, o)
+		}
 	}
 	v.count(s, "timeout", s.Timeout, 1)
 	if r := s.Retry; r != nil {
@@ -119,6 +143,8 @@ func (v *validator) step(s *Step) {
 		}
 	}
 	v.mounts(s)
+	v.conduct(s)
+	v.dataVolume(s)
 }
 
 // didYouMean gives the hint for an unknown step, and none after the first few:
@@ -140,7 +166,10 @@ func (v *validator) didYouMean(name string) string {
 func (v *validator) text(s *Step, field, text string) {
 	refs, whole := Refs(text)
 	if whole && !utf8.ValidString(text) {
-		v.fault(s.Pos, "step %q, %s: %q is not valid UTF-8", s.Name, field, text)
+		v.fault(s.Pos, "step %q, %s: %q is not valid UTF-8", s.Name, field, Display(text))
+	}
+	if strings.ContainsRune(text, 0) {
+		v.fault(s.Pos, "step %q, %s: it holds a zero byte, which no argument or variable can hold", s.Name, field)
 	}
 	if !whole {
 		v.fault(s.Pos, "step %q, %s: a value known only at run time was cut in two", s.Name, field)
@@ -151,11 +180,12 @@ func (v *validator) text(s *Step, field, text string) {
 			if !v.params[r.Name] {
 				v.fault(s.Pos, "step %q, %s: unknown param %q", s.Name, field, r.Name)
 			}
-		case RefOutput:
-			if from := v.steps[r.Step]; from == nil {
-				v.fault(s.Pos, "step %q, %s: output of unknown step %q", s.Name, field, r.Step)
-			} else if from.Output(r.Name) == nil {
-				v.fault(s.Pos, "step %q, %s: step %q has no output %q", s.Name, field, r.Step, r.Name)
+		}
+		for _, o := range r.Outputs() {
+			if from := v.steps[o.Step]; from == nil {
+				v.fault(s.Pos, "step %q, %s: output of unknown step %q", s.Name, field, o.Step)
+			} else if from.Output(o.Name) == nil {
+				v.fault(s.Pos, "step %q, %s: step %q has no output %q", s.Name, field, o.Step, o.Name)
 			}
 		}
 	}
@@ -164,16 +194,8 @@ func (v *validator) text(s *Step, field, text string) {
 // output checks an output of a step; files are the names of the outputs before
 // it by their paths.
 func (v *validator) output(s *Step, files map[string]string, o Output) {
-	if fault := CheckOutputName(o.Name); fault != "" {
-		v.fault(o.Pos, "step %q: %s", s.Name, fault)
-	}
-	full := FullName(s.Name, o.Name)
-	if other, ok := v.fullNames[full]; ok {
-		v.fault(o.Pos, "output %q of step %q: its full name %q is that of the output at %s too", o.Name, s.Name, full, other)
-	} else {
-		v.fullNames[full] = o.Pos
-	}
-	if !path.IsAbs(o.Path) || path.Clean(o.Path) == "/" {
+	v.outputName(s, o)
+	if !path.IsAbs(o.Path) || path.Clean(o.Path) == "/" || strings.ContainsFunc(o.Path, unicode.IsControl) {
 		v.fault(o.Pos, "output %q of step %q: path %q: want the absolute path of a file in the container", o.Name, s.Name, o.Path)
 		return
 	}
@@ -182,6 +204,19 @@ func (v *validator) output(s *Step, files map[string]string, o Output) {
 		v.fault(o.Pos, "outputs %q and %q of step %q are one file, %s", other, o.Name, s.Name, o.Path)
 	} else {
 		files[file] = o.Name
+	}
+}
+
+// outputName checks the name of an output.
+func (v *validator) outputName(s *Step, o Output) {
+	if fault := CheckOutputName(o.Name); fault != "" {
+		v.fault(o.Pos, "step %q: %s", s.Name, fault)
+	}
+	full := FullName(s.Name, o.Name)
+	if other, ok := v.fullNames[full]; ok {
+		v.fault(o.Pos, "output %q of step %q: its full name %q is that of the output at %s too", o.Name, s.Name, full, other)
+	} else {
+		v.fullNames[full] = o.Pos
 	}
 }
 

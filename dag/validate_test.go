@@ -84,14 +84,14 @@ in.star:2:1: step "eval", container.args[1]: output of unknown step "x"`},
 			`in.star:2:1: step "eval": output name "1:2": want a letter, then letters, digits, spaces, _ or -`},
 		{"full names", func(p *Pipeline, train, eval *Step) {
 			eval.Name = "train-a"
-			train.Outputs = append(train.Outputs, Output{"a-o", "/p", Pos{"in.star", 1, 3}})
+			train.Outputs = append(train.Outputs, Output{Name: "a-o", Path: "/p", Pos: Pos{"in.star", 1, 3}})
 		}, `in.star:2:1: output "o" of step "train-a": its full name "train-a-o" is that of the output at in.star:1:3 too`},
 		{"output path", func(p *Pipeline, train, eval *Step) { eval.Outputs[0].Path = "o" },
 			`in.star:2:1: output "o" of step "eval": path "o": want the absolute path of a file in the container`},
 		{"output root", func(p *Pipeline, train, eval *Step) { eval.Outputs[0].Path = "/x/.." },
 			`in.star:2:1: output "o" of step "eval": path "/x/..": want the absolute path of a file in the container`},
 		{"one file", func(p *Pipeline, train, eval *Step) {
-			eval.Outputs = append(eval.Outputs, Output{"p", "//o/", Pos{"in.star", 2, 4}})
+			eval.Outputs = append(eval.Outputs, Output{Name: "p", Path: "//o/", Pos: Pos{"in.star", 2, 4}})
 		}, `in.star:2:4: outputs "o" and "p" of step "eval" are one file, //o/`},
 
 		{"timeout", func(p *Pipeline, train, eval *Step) { eval.Timeout = "0" },

@@ -22,6 +22,20 @@
 // fails, the steps that need it, directly or not, are skipped, and the run
 // goes on where it can. It has failed in the end if any step has.
 //
+// A step runs as often as the blocks around it say, each time as a task with a
+// Record of its own: work[2] is the step work for the third item of a loop,
+// count~1 the step count in the second round of a graph that calls itself, and
+// count~1.2 if the second of its calls does so. If a step's block is not
+// entered, as its condition does not hold or its list is empty, the step is
+// skipped by choice: what needs the step or the block goes on. A block needs
+// what any step in it needs from outside, and what needs a step in a block that
+// it does not stand in needs the whole block. The parallelism of a loop is of
+// rounds, that of another block of attempts. The tasks behind a list or call
+// that only the run knows are made when it is known; until then a task with the
+// plain name of the step stands for them. The step of an exit handler starts
+// when all else has ended, whatever happened, and not if the run is ended by
+// force.
+//
 // An attempt that did not succeed is followed by another one as its Cause and
 // the step's Retry say; see Cause.
 package engine
@@ -86,7 +100,7 @@ type Attempt struct {
 	ID      string  `json:"id"` // see AttemptID
 	RunID   string  `json:"runID"`
 	RunName string  `json:"runName"`
-	Step    string  `json:"step"`
+	Step    string  `json:"step"`   // as in Record
 	Number  int     `json:"number"` // from 1
 	Pos     dag.Pos `json:"pos,omitzero"`
 
@@ -98,18 +112,34 @@ type Attempt struct {
 	Container dag.Object   `json:"container"`
 	Volumes   []dag.Object `json:"volumes,omitempty"`
 
-	Outputs []dag.Output `json:"outputs,omitempty"` // to be collected; each must exist
+	// Template is the container as the script has it, with tokens for the
+	// values; Fill fills a text of its command, arguments or env in. It is for
+	// a backend that changes the author's own text and must leave values alone.
+	// Nil is an attempt without values: Container is all there is.
+	Template dag.Object `json:"-"`
+	fill     func(string) string
+
+	Artifacts []dag.Artifact `json:"artifacts,omitempty"` // files to be there, with their content
+	Outputs   []dag.Output   `json:"outputs,omitempty"`   // to be collected; each must exist
 
 	// Timeout is the time from start to exit; 0 means none. The engine calls
 	// Stop when it is over; a backend may enforce it too and report TimedOut.
 	Timeout time.Duration `json:"timeout,omitempty"`
 }
 
+// Fill returns a text of Template with its values filled in, as Container has it.
+func (a *Attempt) Fill(text string) string {
+	if a.fill == nil {
+		return text
+	}
+	return a.fill(text)
+}
+
 // AttemptID returns the ID of a step's attempt: at most 63 small letters,
 // digits and hyphens, of which 16 are 64 bits of a hash of the run and step.
 func AttemptID(runID, step string, number int) string {
 	sum := sha256.Sum256([]byte(runID + "\x00" + step))
-	prefix := strings.Trim(step[:min(len(step), 30)], "-")
+	prefix := strings.Trim(dag.K8sName(step[:min(len(step), 30)]), "-")
 	return prefix + "-" + hex.EncodeToString(sum[:8]) + "-a" + strconv.Itoa(number)
 }
 
@@ -159,7 +189,8 @@ const (
 //	TimedOut    OnFailure
 //	CannotRun   OnError
 //	NotStarted  free, at most 5 times; from then on OnError, OnTransientError
-//	Lost        infrastructure, 3 times; from then on OnError, OnTransientError
+//	Lost        infrastructure, 3 times or as many as the step says; from then
+//	            on OnError, OnTransientError
 //	Vanished    as Lost, but the step's last state is unknown, not failed
 //	Stopped     never: the step is cancelled, or it is TimedOut if its time was
 //	            over; if the run knows of neither, it is Lost

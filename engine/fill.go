@@ -3,6 +3,7 @@ package engine
 import (
 	"fmt"
 	"math"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -15,15 +16,31 @@ import (
 // attempt returns the attempt of the number of a step whose needs have all
 // succeeded.
 func (pl *planner) attempt(i, number int, records []Record, timeout time.Duration) *Attempt {
-	s := pl.p.Steps[i]
-	value := pl.value(records)
+	t := &pl.tasks[i]
+	s := t.step
+	// They are looked up now: the executor calls Fill when it likes to.
+	known := pl.value(records, t.env)
+	values := map[dag.Ref]string{}
+	for _, r := range s.Refs() {
+		values[r] = known(r)
+		if r.Kind == dag.RefExecutionID {
+			values[r] = pl.run.ID + "-" + AttemptID(pl.run.ID, t.name, number)
+		}
+	}
+	value := func(r dag.Ref) string {
+		if text, ok := values[r]; ok {
+			return text
+		}
+		return pl.run.value(r)
+	}
 	plain := func(text string) string { return dag.Expand(text, value) }
 	kubelet := func(text string) string { return expandQuoted(text, value) }
 
 	a := &Attempt{
-		ID:    AttemptID(pl.run.ID, s.Name, number),
+		ID:    AttemptID(pl.run.ID, t.name, number),
 		RunID: pl.run.ID, RunName: pl.run.Name,
-		Step: s.Name, Number: number, Pos: s.Pos,
+		Step: t.name, Number: number, Pos: s.Pos,
+		Template: s.Container, fill: kubelet,
 		Outputs: s.Outputs,
 		Timeout: timeout,
 	}
@@ -38,6 +55,10 @@ func (pl *planner) attempt(i, number int, records []Record, timeout time.Duratio
 			v = dag.MapText(v, plain)
 		}
 		a.Container = append(a.Container, dag.Member{Name: m.Name, Value: v})
+	}
+	for _, f := range s.Artifacts {
+		f.Text = plain(f.Text)
+		a.Artifacts = append(a.Artifacts, f)
 	}
 	for _, v := range s.Volumes {
 		a.Volumes = append(a.Volumes, dag.MapText(v, plain).(dag.Object))
@@ -62,19 +83,6 @@ func mapEnv(env any, plain, kubelet func(string) string) any {
 		}
 	}
 	return mapped
-}
-
-// value returns the function that gives each run-time value.
-func (pl *planner) value(records []Record) func(dag.Ref) string {
-	return func(r dag.Ref) string {
-		switch r.Kind {
-		case dag.RefParam:
-			return pl.args[r.Name]
-		case dag.RefOutput:
-			return records[pl.index[r.Step]].Outputs[r.Name]
-		}
-		return pl.run.value(r)
-	}
 }
 
 func (run RunInfo) value(r dag.Ref) string {
@@ -136,16 +144,24 @@ type settings struct {
 	backoff    time.Duration
 	factor     float64
 	maxBackoff time.Duration
+	lost       int // attempts that the infrastructure may lose
 }
 
 // settings returns the settings of a step whose needs have all succeeded, or
 // an error that names the value that is none.
-func (pl *planner) settings(s *dag.Step, records []Record) (settings, error) {
-	var set settings
+func (pl *planner) settings(t *task, records []Record) (settings, error) {
+	s := t.step
+	set := settings{lost: maxLost}
+	if s.InfraRetries != nil {
+		set.lost = *s.InfraRetries
+	}
+	if s.Once {
+		set.lost = 0
+	}
 	if s.Timeout == "" && s.Retry == nil {
 		return set, nil
 	}
-	value := pl.value(records)
+	value := pl.value(records, t.env)
 	count := func(field, text string, least int64) (int64, error) {
 		filled := dag.Expand(text, value)
 		n, err := strconv.ParseInt(strings.TrimSpace(filled), 10, 64)
@@ -191,6 +207,26 @@ func (pl *planner) settings(s *dag.Step, records []Record) (settings, error) {
 		*d.to = n
 	}
 	return set, nil
+}
+
+// checkSettings reports the settings that are wrong and known before the run,
+// as they hold no output.
+func (pl *planner) checkSettings() error {
+	var faults dag.Errors
+	for _, s := range pl.p.Steps {
+		texts := []string{s.Timeout}
+		if r := s.Retry; r != nil {
+			texts = append(texts, r.Limit, r.Backoff, r.MaxBackoff)
+		}
+		refs, _ := dag.Refs(strings.Join(texts, ""))
+		if slices.ContainsFunc(refs, func(r dag.Ref) bool { return r.Outputs() != nil || r.Kind == dag.RefItem }) {
+			continue
+		}
+		if _, err := pl.settings(&task{step: s, env: &env{}}, nil); err != nil {
+			faults = append(faults, &dag.Error{Pos: s.Pos, Msg: fmt.Sprintf("step %q: %v", s.Name, err)})
+		}
+	}
+	return faults.Err()
 }
 
 // origin says where the value of a text comes from, if it is a token.

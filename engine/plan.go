@@ -3,6 +3,7 @@ package engine
 import (
 	"fmt"
 	"slices"
+	"strconv"
 	"time"
 
 	"github.com/kfs-project/kfs/dag"
@@ -10,46 +11,85 @@ import (
 
 // This file defines what a driver does next, given the facts.
 
-// A planner holds what does not change during a run.
+// A planner holds the pipeline and what has been unfolded of it.
 type planner struct {
 	p           *dag.Pipeline
 	run         RunInfo
 	args        map[string]string // of all params, complete
 	parallelism int
 
-	index map[string]int // of the steps, by name
-	order []int          // each step after those that it needs
-	needs [][]int
+	steps        map[string]*dag.Step
+	groupsByName map[string]*dag.Group
+	members      map[string][]string // of groups, by name; steps and groups in the order of the script
+	needs        map[string][]string // of members, among those of their group
+	exitName     string              // of the exit handler's step; "" is none
+	callTags     map[string]string   // see there
+
+	unfolding
 }
 
 func newPlanner(p *dag.Pipeline, run RunInfo, args map[string]string, parallelism int) (*planner, error) {
-	pl := &planner{p: p, run: run, parallelism: parallelism, args: make(map[string]string, len(args)), index: map[string]int{}}
+	pl := &planner{p: p, run: run, parallelism: parallelism, args: make(map[string]string, len(args)),
+		steps: map[string]*dag.Step{}, groupsByName: map[string]*dag.Group{}}
 	for name, value := range args {
 		pl.args[name] = dag.Expand(value, run.value) // a default may hold the run's id and name
 	}
-	order, err := p.Order()
-	if err != nil {
+	if _, err := p.Order(); err != nil {
 		return nil, err
 	}
-	for i, s := range p.Steps {
-		pl.index[s.Name] = i
-	}
-	for _, s := range order {
-		pl.order = append(pl.order, pl.index[s.Name])
-	}
-	edges := p.Edges()
 	for _, s := range p.Steps {
-		var needs []int
-		for _, name := range edges[s.Name] {
-			j, ok := pl.index[name]
-			if !ok {
-				return nil, &dag.Error{Pos: s.Pos, Msg: fmt.Sprintf("step %q needs unknown step %q", s.Name, name)}
-			}
-			needs = append(needs, j)
-		}
-		pl.needs = append(pl.needs, needs)
+		pl.steps[s.Name] = s
 	}
-	return pl, nil
+	for _, g := range p.Groups {
+		pl.groupsByName[g.Name] = g
+		if g.Kind == dag.GroupExitHandler {
+			pl.exitName = g.Exit
+		}
+	}
+	for _, s := range p.Steps {
+		for _, r := range s.Refs() {
+			for _, o := range r.Outputs() {
+				if pl.steps[o.Step] == nil {
+					return nil, &dag.Error{Pos: s.Pos, Msg: fmt.Sprintf("step %q needs unknown step %q", s.Name, o.Step)}
+				}
+			}
+		}
+		for _, e := range s.After {
+			if pl.steps[e.Step] == nil && pl.groupsByName[e.Step] == nil {
+				return nil, &dag.Error{Pos: s.Pos, Msg: fmt.Sprintf("step %q needs unknown step %q", s.Name, e.Step)}
+			}
+		}
+	}
+	pl.members, pl.needs = p.Members(), p.Needs()
+	pl.callTags = callTags(p, pl.groupsByName)
+	return pl, pl.build()
+}
+
+// callTags returns, by the names of the calls, what tells apart the rounds that
+// they make: each has a number, if there are several in one graph.
+func callTags(p *dag.Pipeline, groups map[string]*dag.Group) map[string]string {
+	calls := map[string][]string{} // by the outermost graph
+	for _, g := range p.Groups {
+		if g.Kind != dag.GroupCall {
+			continue
+		}
+		outermost := ""
+		for at := groups[g.Group]; at != nil; at = groups[at.Group] {
+			if at.Kind == dag.GroupGraph {
+				outermost = at.Name
+			}
+		}
+		calls[outermost] = append(calls[outermost], g.Name)
+	}
+	tags := map[string]string{}
+	for _, names := range calls {
+		for i, name := range names {
+			if len(names) > 1 {
+				tags[name] = "." + strconv.Itoa(i+1)
+			}
+		}
+	}
+	return tags
 }
 
 // live is what a driver knows of a step's present attempt and has not
@@ -103,7 +143,8 @@ type round struct {
 	now     time.Time
 
 	actions
-	decided  map[int]int // the steps decided in this round, and where in commits
+	decided  map[int]int // the tasks decided in this round, and where in commits
+	verdicts []verdict   // of the nodes
 	inFlight int
 }
 
@@ -120,30 +161,55 @@ func (pl *planner) plan(run RunRecord, records []Record, lives []live, now time.
 		return r.actions
 	}
 	ended := 0
-	for _, i := range pl.order {
-		switch l := &lives[i]; {
-		case records[i].State.Ended():
+	r.verdicts = make([]verdict, len(pl.nodes))
+	for _, n := range pl.order {
+		if i := pl.nodes[n].task; i >= 0 && i != pl.exit && r.look(i) {
 			ended++
-		case l.seen.Phase == PhaseFinished:
-			r.commit(i, r.conclude(i))
-		case l.inFlight():
-			r.inFlight++
-			r.mind(i)
-		default:
-			if next, ok := r.end(i); ok {
-				r.commit(i, next)
-			}
 		}
+		r.verdicts[n] = r.verdict(n)
+	}
+	if pl.exit >= 0 && ended == len(records)-1 && r.look(pl.exit) {
+		ended++
 	}
 	switch {
 	case len(r.commits) > 0:
 		r.starts = nil
 	case ended == len(records):
 		r.actions.run = &RunRecord{State: lastState(records), Stop: run.Stop, Started: run.Started, Finished: now}
-	case run.Stop == "":
-		r.begin()
+	default:
+		r.begin(ended == len(records)-1)
 	}
 	return r.actions
+}
+
+// look decides what is to be decided of a task, and reports whether it has
+// ended.
+func (r *round) look(i int) bool {
+	switch l := &r.lives[i]; {
+	case r.records[i].State.Ended():
+		return true
+	case l.seen.Phase == PhaseFinished:
+		r.commit(i, r.conclude(i))
+	case l.inFlight():
+		r.inFlight++
+		r.mind(i)
+	default:
+		if next, ok := r.end(i); ok {
+			r.commit(i, next)
+		}
+	}
+	return false
+}
+
+func (r *round) stopping(i int) StopKind { return r.tasks[i].stopping(r.run.Stop) }
+
+// stopping says how a task is to be stopped if the run is; "" if it is not. The
+// exit handler's runs when the rest was asked to end, too.
+func (t *task) stopping(run StopKind) StopKind {
+	if t.exit && run == StopGraceful {
+		return ""
+	}
+	return run
 }
 
 func (r *round) commit(i int, next Record) {
@@ -169,7 +235,11 @@ func lastState(records []Record) State {
 		switch r.State {
 		case Cancelled:
 			return Cancelled
-		case Failed, Skipped, Unknown:
+		case Skipped:
+			if !r.ByChoice {
+				state = Failed
+			}
+		case Failed, Unknown:
 			state = Failed
 		}
 	}
@@ -184,16 +254,16 @@ func (r *round) mind(i int) {
 		switch {
 		case l.next.After(r.now):
 			r.wakeAt(l.next)
-		case l.errs >= maxStartErrors || r.run.Stop != "":
+		case l.errs >= maxStartErrors || r.stopping(i) != "":
 			r.verify = append(r.verify, i)
 		default:
 			r.start(i)
 		}
 		return
 	}
-	want := r.run.Stop
-	if want == "" && l.seen.Phase == PhaseRunning && r.p.Steps[i].Timeout != "" {
-		set, err := r.settings(r.p.Steps[i], r.records)
+	want := r.stopping(i)
+	if want == "" && l.seen.Phase == PhaseRunning && r.tasks[i].step.Timeout != "" {
+		set, err := r.settings(&r.tasks[i], r.records)
 		if end := l.seen.Started.Add(set.timeout); err != nil || !end.After(r.now) {
 			want = StopGraceful
 		} else {
@@ -209,56 +279,53 @@ func (r *round) mind(i int) {
 	}
 }
 
-// end returns the record of a step that has no attempt in flight and will have
+// end returns the record of a task that has no attempt in flight and will have
 // none, if so it is: it is skipped, cancelled, or one of its settings is wrong.
 func (r *round) end(i int) (Record, bool) {
+	t := &r.tasks[i]
 	next := r.records[i]
 	next.Finished = r.now
 	next.NotBefore = time.Time{}
-	ready := true
-	for _, j := range r.needs[i] {
-		need := r.record(j)
-		switch need.State {
-		case Succeeded:
-			_, new := r.decided[j]
-			ready = ready && !new
-			continue
-		case Failed:
-			next.Reason = fmt.Sprintf("step %q failed", need.Step)
-		case Unknown:
-			next.Reason = fmt.Sprintf("the outcome of step %q is unknown", need.Step)
-		case Skipped:
-			next.Reason = need.Reason
-		default:
-			ready = false
-			continue
-		}
-		next.State = Skipped
-		return next, true
-	}
-	if r.run.Stop != "" {
+	v := r.needed(t.node)
+	switch {
+	case v.state == closed:
+		next.State, next.Reason, next.ByChoice = Skipped, v.reason, true
+	case v.state == hindered:
+		next.State, next.Reason = Skipped, v.reason
+	case r.stopping(i) != "":
 		next.State, next.Reason = Cancelled, "the run was stopped"
-		return next, true
-	}
-	if ready && !r.lives[i].queued {
-		if _, err := r.settings(r.p.Steps[i], r.records); err != nil {
+	case v.state != passed:
+		return next, false
+	case t.fault != "":
+		next.State, next.Reason = Failed, t.fault
+	case t.stand || r.lives[i].queued:
+		return next, false
+	default:
+		if _, err := r.settings(t, r.records); err == nil {
+			return next, false
+		} else {
 			next.State, next.Reason = Failed, err.Error()
-			return next, true
 		}
 	}
-	return next, false
+	return next, true
 }
 
-// begin starts the steps that are ready, in the order of the script.
-func (r *round) begin() {
+// begin starts the tasks that are ready, in the order of the script; that of
+// the exit handler only if it is the last.
+func (r *round) begin(last bool) {
+	free := r.limits()
 	for i := range r.records {
-		if r.records[i].State.Ended() || r.lives[i].inFlight() || !r.ready(i) {
+		t := &r.tasks[i]
+		if r.records[i].State.Ended() || r.lives[i].inFlight() || t.stand {
+			continue
+		}
+		if t.exit && !last || r.stopping(i) != "" || r.needed(t.node).state != passed {
 			continue
 		}
 		switch {
 		case r.records[i].NotBefore.After(r.now):
 			r.wakeAt(r.records[i].NotBefore)
-		case r.parallelism > 0 && r.inFlight >= r.parallelism:
+		case r.parallelism > 0 && r.inFlight >= r.parallelism || !free.take(t):
 			if !r.lives[i].queued {
 				r.queued = append(r.queued, i)
 			}
@@ -269,17 +336,67 @@ func (r *round) begin() {
 	}
 }
 
-func (r *round) ready(i int) bool {
-	for _, j := range r.needs[i] {
-		if r.records[j].State != Succeeded {
+// limits are what the parallelism of loops and groups leaves free.
+type limits struct {
+	*planner
+	begun  []bool         // rounds of loops that have begun
+	active map[string]int // rounds that have begun and not ended, by loop
+	used   []int          // tasks in flight, by group
+}
+
+func (r *round) limits() *limits {
+	l := &limits{planner: r.planner}
+	if len(r.rounds) == 0 && len(r.groups) == 0 {
+		return l
+	}
+	l.begun, l.active, l.used = make([]bool, len(r.rounds)), map[string]int{}, make([]int, len(r.groups))
+	open := make([]bool, len(r.rounds))
+	for i, t := range r.tasks {
+		rec := &r.records[i]
+		for _, k := range t.rounds {
+			l.begun[k] = l.begun[k] || r.lives[i].inFlight() || len(rec.Attempts) > 0
+			open[k] = open[k] || !rec.State.Ended()
+		}
+		if r.lives[i].inFlight() {
+			for _, g := range t.groups {
+				l.used[g]++
+			}
+		}
+	}
+	for k, of := range r.rounds {
+		if l.begun[k] && open[k] {
+			l.active[of.loop]++
+		}
+	}
+	return l
+}
+
+// take takes a place for a task, if all that it stands in have one free.
+func (l *limits) take(t *task) bool {
+	for _, k := range t.rounds {
+		if of := l.rounds[k]; !l.begun[k] && l.active[of.loop] >= of.max {
 			return false
 		}
+	}
+	for _, g := range t.groups {
+		if l.used[g] >= l.groups[g].max {
+			return false
+		}
+	}
+	for _, k := range t.rounds {
+		if !l.begun[k] {
+			l.begun[k] = true
+			l.active[l.rounds[k].loop]++
+		}
+	}
+	for _, g := range t.groups {
+		l.used[g]++
 	}
 	return true
 }
 
 func (r *round) start(i int) {
-	set, err := r.settings(r.p.Steps[i], r.records)
+	set, err := r.settings(&r.tasks[i], r.records)
 	if err != nil {
 		return // end has decided so
 	}
@@ -288,9 +405,9 @@ func (r *round) start(i int) {
 
 // conclude returns the record of a step after its attempt has finished.
 func (r *round) conclude(i int) Record {
-	s, o := r.p.Steps[i], &r.lives[i].seen
+	s, o := r.tasks[i].step, &r.lives[i].seen
 	next := r.records[i]
-	set, err := r.settings(s, r.records)
+	set, err := r.settings(&r.tasks[i], r.records)
 	out := Outcome{
 		ID: o.ID, Number: len(next.Attempts) + 1,
 		Cause: o.Cause, ExitCode: o.ExitCode, Reason: o.Reason, Message: o.Message, Log: o.Log,
@@ -300,7 +417,7 @@ func (r *round) conclude(i int) Record {
 		out.Finished = r.now
 	}
 	switch {
-	case out.Cause == Stopped && r.run.Stop != "":
+	case out.Cause == Stopped && r.stopping(i) != "":
 	case out.Cause == Stopped && set.timeout > 0 && out.Finished.Sub(out.Started) >= set.timeout:
 		out.Cause, out.Reason = TimedOut, ""
 	case out.Cause == Stopped: // by a driver that could not commit why
@@ -344,7 +461,7 @@ func (r *round) conclude(i int) Record {
 			next.Reason += "; " + note
 		}
 		switch {
-		case again && r.run.Stop != "":
+		case again && r.stopping(i) != "":
 			next.State, next.Reason = Cancelled, out.Reason+"; the run was stopped"
 		case again:
 			next.State, next.NotBefore, next.Finished = Waiting, when, time.Time{}

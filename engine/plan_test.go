@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"github.com/kfs-project/kfs/dag"
 )
@@ -106,6 +107,8 @@ func TestPlan(t *testing.T) {
 			want: `commit a failed (exited with 3); commit b skipped (step "a" failed); commit c skipped (step "a" failed)`},
 		{name: "skipped at once, though another need runs", steps: []string{"a", "b", "c: a b"}, lives: map[int]live{1: running},
 			records: map[string]Record{"a": {State: Failed}}, want: `commit c skipped (step "a" failed)`},
+		{name: "skipped at once, though the need before runs", steps: []string{"a", "b", "c: b a"}, lives: map[int]live{1: running},
+			records: map[string]Record{"a": {State: Failed}}, want: `commit c skipped (step "a" failed)`},
 		{name: "the others go on", steps: []string{"a", "b", "c: a", "d: b"},
 			records: map[string]Record{"a": {State: Failed}, "c": {State: Skipped}, "b": {State: Succeeded}}, want: "start d 1"},
 		{name: "a missing output", steps: []string{"a"}, change: func(p *dag.Pipeline) { p.Steps[0].Outputs = []dag.Output{{Name: "o"}} },
@@ -137,6 +140,16 @@ func TestPlan(t *testing.T) {
 			want: "commit a waiting (lost; retry 1 of 3 for lost attempts) until 1s"},
 		{name: "lost too often", steps: []string{"a"}, lives: map[int]live{0: finished(Lost, 0, 0)},
 			records: map[string]Record{"a": {State: Waiting, Attempts: ended(Lost, 3)}}, want: "commit a failed (lost)"},
+		{name: "lost, and the step allows none", steps: []string{"a"}, lives: map[int]live{0: finished(Lost, 0, 0)},
+			change: func(p *dag.Pipeline) { p.Steps[0].InfraRetries = new(int) }, want: "commit a failed (lost)"},
+		{name: "lost, and the step allows more", steps: []string{"a"}, lives: map[int]live{0: finished(Lost, 0, 0)},
+			records: map[string]Record{"a": {State: Waiting, Attempts: ended(Lost, 3)}},
+			change:  func(p *dag.Pipeline) { five := 5; p.Steps[0].InfraRetries = &five },
+			want:    "commit a waiting (lost; retry 4 of 5 for lost attempts) until 8s"},
+		{name: "once", steps: []string{"a"}, lives: map[int]live{0: finished(Vanished, 0, 0)},
+			change: func(p *dag.Pipeline) { p.Steps[0].Once = true }, want: "commit a unknown (vanished)"},
+		{name: "once, and not started yet", steps: []string{"a"}, lives: map[int]live{0: finished(NotStarted, 0, 0)},
+			change: func(p *dag.Pipeline) { p.Steps[0].Once = true }, want: "commit a waiting (not started; start 2 of at most 6) until 1s"},
 		{name: "vanished too often", steps: []string{"a", "b: a"}, lives: map[int]live{0: finished(Vanished, 0, 0)},
 			records: map[string]Record{"a": {State: Waiting, Attempts: ended(Lost, 3)}},
 			want:    `commit a unknown (vanished); commit b skipped (the outcome of step "a" is unknown)`},
@@ -241,6 +254,9 @@ func TestExpandQuoted(t *testing.T) {
 	}
 }
 
+// ofAttempt leaves out of a comparison what attempts have beside their data.
+var ofAttempt = cmp.Options{cmpopts.IgnoreUnexported(Attempt{}), cmpopts.IgnoreFields(Attempt{}, "Template")}
+
 func TestAttempt(t *testing.T) {
 	v := dag.Ref{Kind: dag.RefParam, Name: "v"}.Token()
 	p := testPipeline("train")
@@ -267,7 +283,7 @@ func TestAttempt(t *testing.T) {
 		},
 		Volumes: []dag.Object{{{Name: "name", Value: "$run"}}},
 	}
-	if diff := cmp.Diff(want, a); diff != "" {
+	if diff := cmp.Diff(want, a, ofAttempt); diff != "" {
 		t.Errorf("attempt (-want +got):\n%s", diff)
 	}
 	text, err := json.Marshal(a)
@@ -278,7 +294,7 @@ func TestAttempt(t *testing.T) {
 	if err := json.Unmarshal(text, &back); err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff(a, &back); diff != "" {
+	if diff := cmp.Diff(a, &back, ofAttempt); diff != "" {
 		t.Errorf("after JSON (-want +got):\n%s", diff)
 	}
 }
@@ -293,5 +309,24 @@ func TestAttemptID(t *testing.T) {
 	}
 	if AttemptID("run", long+"x", 1) == AttemptID("run", long+"y", 1) || AttemptID("a", "b", 1) == AttemptID("ab", "", 1) {
 		t.Error("two steps have one ID")
+	}
+}
+
+// TestSettingsBeforehand shows that a number which a param gives is looked at
+// before anything starts, and one that an output gives is not.
+func TestSettingsBeforehand(t *testing.T) {
+	n := dag.Ref{Kind: dag.RefParam, Name: "n"}.Token()
+	out := dag.Ref{Kind: dag.RefOutput, Step: "a", Name: "o"}.Token()
+	image := dag.Object{{Name: "image", Value: "i"}}
+	p := &dag.Pipeline{Name: "p", Params: []*dag.Param{{Name: "n"}}, Steps: []*dag.Step{
+		{Name: "a", Container: image, Outputs: []dag.Output{{Name: "o", Path: "/o"}}, Timeout: n, Pos: dag.Pos{File: "f", Line: 1, Col: 1}},
+		{Name: "b", Container: image, Retry: &dag.Retry{Limit: n}, Pos: dag.Pos{File: "f", Line: 2, Col: 1}},
+		{Name: "c", Container: image, Timeout: out, Pos: dag.Pos{File: "f", Line: 3, Col: 1}},
+	}}
+	_, err := Run(t.Context(), nil, p, RunInfo{ID: "r", Args: map[string]string{"n": "many"}}, Config{})
+	want := `f:1:1: step "a": timeout is "many", from n: want a whole number, 1 or more
+f:2:1: step "b": retry limit is "many", from n: want a whole number, 0 or more`
+	if got := fmt.Sprint(err); got != want {
+		t.Errorf("Run: %s\nwant %s", got, want)
 	}
 }

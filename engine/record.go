@@ -16,12 +16,12 @@ type State string
 // The states. Of these a run has Running, Succeeded, Failed and Cancelled.
 const (
 	Waiting   State = "waiting"   // for its needs, or for the time of its next attempt
-	Queued    State = "queued"    // ready, held back by Config.Parallelism
+	Queued    State = "queued"    // ready, held back by a parallelism
 	Pending   State = "pending"   // an attempt was started and does not run yet
 	Running   State = "running"   // an attempt runs
 	Succeeded State = "succeeded" // the last attempt exited with 0, its outputs are committed
 	Failed    State = "failed"    // the last attempt did not, and there is no other
-	Skipped   State = "skipped"   // not to be run, because a step that it needs did not succeed
+	Skipped   State = "skipped"   // not to be run, because a step that it needs did not succeed, or by choice
 	Cancelled State = "cancelled" // ended or never begun, because the run was stopped
 	Unknown   State = "unknown"   // begun, and nobody knows how it ended
 )
@@ -39,9 +39,10 @@ func (s State) Ended() bool {
 // the step may have another attempt, or one that has Ended; the states between
 // are for those who watch.
 type Record struct {
-	Step     string            `json:"step"`
+	Step     string            `json:"step"` // its name; in a loop or a further round of a graph, with the round: work[2], work~1
 	State    State             `json:"state"`
 	Reason   string            `json:"reason,omitempty"`
+	ByChoice bool              `json:"byChoice,omitempty"` // Skipped because a condition did not hold or a list is empty: what needs it goes on
 	Attempts []Outcome         `json:"attempts,omitempty"` // ended ones, in order
 	Outputs  map[string]string `json:"outputs,omitempty"`  // if Succeeded
 
@@ -83,7 +84,7 @@ const (
 // Facts are all that is committed of a run.
 type Facts struct {
 	Run   RunRecord         `json:"run"`
-	Steps map[string]Record `json:"steps"` // by name; those without a record are Waiting
+	Steps map[string]Record `json:"steps"` // by Record.Step; those without a record are Waiting
 }
 
 // A Store keeps the committed facts of one run. The records that pass through

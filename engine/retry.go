@@ -12,7 +12,7 @@ import (
 
 const (
 	maxNotStarted = 5 // attempts of a step that may be lost before they start, free of charge
-	maxLost       = 3 // attempts of a step that the infrastructure may lose
+	maxLost       = 3 // attempts of a step that the infrastructure may lose, if the step does not say
 )
 
 // policies are the causes that each retry policy pays for.
@@ -37,7 +37,7 @@ func (set settings) retry(attempts []Outcome) (again bool, when time.Time, note 
 			free = notStarted <= maxNotStarted
 		case Lost, Vanished:
 			lost++
-			free = lost <= maxLost
+			free = lost <= set.lost
 		}
 		if !free {
 			users++
@@ -47,7 +47,7 @@ func (set settings) retry(attempts []Outcome) (again bool, when time.Time, note 
 	case free && last.Cause == NotStarted:
 		return true, last.Finished.Add(pause(notStarted)), fmt.Sprintf("start %d of at most %d", notStarted+1, maxNotStarted+1)
 	case free:
-		return true, last.Finished.Add(pause(lost)), fmt.Sprintf("retry %d of %d for lost attempts", lost, maxLost)
+		return true, last.Finished.Add(pause(lost)), fmt.Sprintf("retry %d of %d for lost attempts", lost, set.lost)
 	case !slices.Contains(policies[set.policy], last.Cause) || set.limit == 0:
 		return false, time.Time{}, ""
 	case users > set.limit:

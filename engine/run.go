@@ -18,7 +18,7 @@ const maxStartErrors = 6
 // A Config says how a run is carried out. The zero value works.
 type Config struct {
 	Store       Store         // default: a new MemStore
-	Parallelism int           // the most attempts in flight at once; 0 means no limit
+	Parallelism int           // the most attempts in flight at once, or fewer if the pipeline's Conf says so; 0 means no limit
 	Relist      time.Duration // how often to call Observe again; default 30 s
 
 	// Events is called for each event, one after the other, in order. If it
@@ -36,7 +36,7 @@ type Result struct {
 	State    State // Succeeded, Failed or Cancelled
 	Started  time.Time
 	Finished time.Time
-	Steps    []Record // in the order of the script; all have ended
+	Steps    []Record // in the order of the script, a loop's round by round; all have ended
 }
 
 // Run carries out a valid pipeline on x and returns when all has ended; that
@@ -58,8 +58,14 @@ func Run(ctx context.Context, x Executor, p *dag.Pipeline, run RunInfo, cfg Conf
 	if err != nil {
 		return nil, err
 	}
+	if conf := p.Conf; conf != nil && conf.Parallelism > 0 && (cfg.Parallelism == 0 || conf.Parallelism < cfg.Parallelism) {
+		cfg.Parallelism = conf.Parallelism
+	}
 	pl, err := newPlanner(p, run, args, cfg.Parallelism)
 	if err != nil {
+		return nil, err
+	}
+	if err := pl.checkSettings(); err != nil {
 		return nil, err
 	}
 	if err := x.Check(ctx, p, pl.args); err != nil {
@@ -81,26 +87,46 @@ func Run(ctx context.Context, x Executor, p *dag.Pipeline, run RunInfo, cfg Conf
 	d := &driver{
 		planner: pl, x: x, cfg: cfg, epoch: epoch,
 		state: facts.Run,
-		steps: make([]Record, len(p.Steps)),
-		lives: make([]live, len(p.Steps)),
-		ids:   make(map[string]attemptKey, len(p.Steps)),
+		ids:   map[string]attemptKey{},
 		inbox: inbox{news: make(chan struct{}, 1)},
 		out:   newEmitter(cfg.Events),
 	}
 	defer d.out.close()
-	for i, s := range p.Steps {
-		d.steps[i] = Record{Step: s.Name, State: Waiting}
-		if r, ok := facts.Steps[s.Name]; ok {
+	d.steps = make([]Record, len(d.tasks))
+	for i, t := range d.tasks {
+		d.steps[i] = Record{Step: t.name, State: Waiting}
+		if r, ok := facts.Steps[t.name]; ok {
 			d.steps[i] = r
 		}
-		for n := range len(d.steps[i].Attempts) + 1 {
-			d.ids[AttemptID(run.ID, s.Name, n+1)] = attemptKey{i, n + 1}
-		}
+	}
+	if err := d.unfold(facts.Steps); err != nil {
+		return nil, err
 	}
 	if d.state.State == Running {
 		d.emit(Event{Kind: EventRun, State: Running, Reason: "resumed"})
 	}
 	return d.drive(ctx)
+}
+
+// unfold makes the tasks that follow from what is committed; of those it has
+// not had before, more may be known.
+func (d *driver) unfold(known map[string]Record) error {
+	steps, changed, err := d.planner.unfold(d.steps, known)
+	if err != nil || !changed && d.lives != nil {
+		return err
+	}
+	old := make(map[string]live, len(d.lives))
+	for i, l := range d.lives {
+		old[d.steps[i].Step] = l
+	}
+	d.steps, d.lives = steps, make([]live, len(steps))
+	for i, r := range steps {
+		d.lives[i] = old[r.Step]
+		for n := range len(r.Attempts) + 1 {
+			d.ids[AttemptID(d.planner.run.ID, r.Step, n+1)] = attemptKey{i, n + 1}
+		}
+	}
+	return nil
 }
 
 // A driver carries out one run.
@@ -111,7 +137,7 @@ type driver struct {
 	epoch int64
 
 	state RunRecord // as committed
-	steps []Record  // as committed; those of the script, in its order
+	steps []Record  // as committed, of each task; by the planner's numbers, as lives are
 	lives []live
 	ids   map[string]attemptKey // the attempts up to the present ones, by ID
 
@@ -348,6 +374,10 @@ func (d *driver) commit(ctx context.Context, run *RunRecord, steps []Record) err
 		}
 		d.emit(ev)
 	}
+	if err := d.unfold(nil); err != nil {
+		d.broken = err
+		return err
+	}
 	if run != nil {
 		if run.State != d.state.State {
 			d.emit(Event{Kind: EventRun, State: run.State})
@@ -403,7 +433,7 @@ func (d *driver) verify(ctx context.Context, steps []int) {
 			}
 			o := Observation{ID: d.id(i), Phase: PhaseFinished, Finished: time.Now(), Cause: CannotRun,
 				Reason: fmt.Sprintf("cannot be started: %v", l.err)}
-			if d.state.Stop != "" {
+			if d.tasks[i].stopping(d.state.Stop) != "" {
 				o.Cause = NotStarted
 			}
 			d.see(o)

@@ -44,6 +44,9 @@ func (f *fake) Observe(_ context.Context, _ RunInfo, report func(Observation)) e
 func (f *fake) tell(o Observation) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if known := f.known[o.ID]; o.Phase > 0 && known != nil && known.Phase == PhaseFinished {
+		return
+	}
 	f.known[o.ID] = &o
 	f.report(o)
 }
@@ -78,6 +81,8 @@ func (f *fake) Start(_ context.Context, a *Attempt) error {
 }
 
 func (f *fake) Stop(_ context.Context, id string, force bool) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	go f.tell(Observation{ID: id, Phase: PhaseFinished, Cause: Stopped, Started: f.known[id].Started, Finished: time.Now()})
 	return nil
 }

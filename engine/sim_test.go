@@ -5,6 +5,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"hash/fnv"
 	"maps"
 	"math/rand/v2"
 	"strings"
@@ -64,6 +65,10 @@ type world struct {
 	calm        bool    // no driver dies and the store does not fail, so that nothing but the driver itself helps it on
 	blind       bool    // nothing is reported but by Observe
 	liar        bool    // Start mostly returns an error for what has been started
+
+	ref      map[string]*refTask // what a run with blocks must do, by task; nil has none
+	refOrder []string
+	bad      float64
 
 	watcher *simDriver
 	loose   bool // what has happened decides more than want knows
@@ -152,8 +157,7 @@ func (w *world) start(d *simDriver, a *Attempt) {
 		return
 	}
 	w.checkStart(d, a)
-	plans := w.plans[a.Step]
-	s := &simAttempt{a: a, plan: plans[min(a.Number, len(plans))-1], obs: Observation{ID: a.ID, Phase: PhasePending}}
+	s := &simAttempt{a: a, plan: w.planOf(a.Step, a.Number), obs: Observation{ID: a.ID, Phase: PhasePending}}
 	w.attempts[a.ID] = s
 	if s.plan.cause == NotStarted || s.plan.cause == CannotRun {
 		time.AfterFunc(s.plan.pending, func() { w.later(s, s.plan.cause) })
@@ -189,12 +193,15 @@ func (w *world) checkStart(d *simDriver, a *Attempt) {
 	if at := w.facts.Steps[a.Step].NotBefore; time.Now().Before(at) && !d.zombie {
 		w.t.Errorf("attempt %d of %s started %v too early", a.Number, a.Step, time.Until(at))
 	}
-	for _, need := range w.p.Edges()[a.Step] {
+	if w.ref != nil {
+		w.checkTask(d, a)
+	}
+	for _, need := range w.edges(a.Step) {
 		if s := w.facts.Steps[need].State; s != Succeeded {
 			w.t.Errorf("%s started; %s, which it needs, is %q", a.Step, need, s)
 		}
 	}
-	if w.facts.Run.Stop != "" && !d.zombie {
+	if w.facts.Run.Stop != "" && !d.zombie && !(w.facts.Run.Stop == StopGraceful && w.ref != nil && w.ref[a.Step] != nil && w.ref[a.Step].exit) {
 		w.t.Errorf("%s started; the run was stopped", a.Step)
 	}
 	inFlight := 0
@@ -208,7 +215,7 @@ func (w *world) checkStart(d *simDriver, a *Attempt) {
 	}
 	// The values of its needs must be those that they have left.
 	args, _ := a.Container.Get("args").([]any)
-	for i, need := range w.p.Edges()[a.Step] {
+	for i, need := range w.edges(a.Step) {
 		want := strings.ReplaceAll(w.facts.Steps[need].Outputs["o"], "$", "$$")
 		if i >= len(args) || args[i] != want {
 			w.t.Errorf("%s got %q from %s; want %q", a.Step, args, need, want)
@@ -233,7 +240,7 @@ func (w *world) finish(s *simAttempt, cause Cause) {
 	if cause == Exited {
 		s.obs.ExitCode = s.plan.code
 		if s.plan.code == 0 {
-			s.obs.Outputs = map[string]string{"o": outputOf(s.a.Step, s.a.Number)}
+			s.obs.Outputs = w.outputs(s.a.Step, s.a.Number)
 		}
 	}
 	w.tell(s.obs)
@@ -340,7 +347,7 @@ func (w *world) checkCommit(old, next Record) {
 		}
 		if s == nil || s.obs.Phase != PhaseFinished {
 			w.t.Errorf("%s: attempt %d has the outcome %+v and has not finished", next.Step, n, last)
-		} else if next.State == Succeeded && next.Outputs["o"] != s.obs.Outputs["o"] {
+		} else if next.State == Succeeded && !maps.Equal(next.Outputs, s.obs.Outputs) {
 			w.t.Errorf("%s: outputs %q committed; want %q", next.Step, next.Outputs, s.obs.Outputs)
 		}
 	}
@@ -361,7 +368,7 @@ func sorted[V any](m map[string]V) []string {
 }
 
 // newWorld makes a random pipeline and a random fate for its attempts.
-func newWorld(t testing.TB, seed uint64) *world {
+func newWorld(t testing.TB, seed uint64, blocks bool) *world {
 	w := &world{
 		t: t, rng: rand.New(rand.NewPCG(seed, 1)),
 		run:      RunInfo{ID: fmt.Sprintf("run-%d", seed), Name: "sim"},
@@ -378,7 +385,13 @@ func newWorld(t testing.TB, seed uint64) *world {
 	w.calm = w.chance(0.4)
 	w.blind = w.chance(0.1)
 	w.liar = w.chance(0.1)
-	bad := rng.Float64() * 0.6
+	w.bad = rng.Float64() * 0.6
+	if blocks {
+		w.bad /= 4
+		w.faults /= 3 // there is more that they can hit
+		w.addBlocks()
+		return w
+	}
 	n := 1 + rng.IntN(12)
 	order := rng.Perm(n) // a step may stand before what it needs
 	for i := range n {
@@ -399,20 +412,49 @@ func newWorld(t testing.TB, seed uint64) *world {
 				s.Container.Append("args", dag.Ref{Kind: dag.RefOutput, Step: w.p.Steps[j].Name, Name: "o"}.Token())
 			}
 		}
-		if w.chance(0.5) {
-			s.Retry = &dag.Retry{
-				Limit:   fmt.Sprint(rng.IntN(4)),
-				Policy:  append([]string{""}, dag.RetryPolicies...)[rng.IntN(5)],
-				Backoff: fmt.Sprint(rng.IntN(20)),
-				Factor:  float64(rng.IntN(3)),
-			}
+		w.settings(s)
+	}
+	return w
+}
+
+// settings gives a step a random retry and timeout.
+func (w *world) settings(s *dag.Step) {
+	if w.chance(0.5) {
+		s.Retry = &dag.Retry{
+			Limit:   fmt.Sprint(w.rng.IntN(4)),
+			Policy:  append([]string{""}, dag.RetryPolicies...)[w.rng.IntN(5)],
+			Backoff: fmt.Sprint(w.rng.IntN(20)),
+			Factor:  float64(w.rng.IntN(3)),
 		}
-		if w.chance(0.3) {
-			s.Timeout = "30"
-		}
+	}
+	if w.chance(0.3) {
+		s.Timeout = "30"
+	}
+}
+
+// edges are the needs of a step; those of tasks are checked by checkTask.
+func (w *world) edges(step string) []string {
+	if w.ref != nil {
+		return nil
+	}
+	return w.p.Edges()[step]
+}
+
+// hash returns a number that the seed and a text decide.
+func (w *world) hash(text string) uint64 {
+	h := fnv.New64a()
+	h.Write([]byte(w.run.ID + " " + text))
+	return h.Sum64()
+}
+
+// planOf returns the fate of an attempt, which the seed and its task decide.
+func (w *world) planOf(task string, number int) simStep {
+	if w.plans[task] == nil {
+		rng := rand.New(rand.NewPCG(w.hash(task), 2))
+		jitter := func(most time.Duration) time.Duration { return time.Duration(rng.Int64N(int64(most))) + 1 }
 		for range 1 + rng.IntN(12) {
-			plan := simStep{cause: Exited, pending: w.jitter(time.Second), runs: w.jitter(20 * time.Second)}
-			if w.chance(bad) {
+			plan := simStep{cause: Exited, pending: jitter(time.Second), runs: jitter(20 * time.Second)}
+			if rng.Float64() < w.bad {
 				switch rng.IntN(8) {
 				case 0:
 					plan.cause = CannotRun
@@ -430,10 +472,10 @@ func newWorld(t testing.TB, seed uint64) *world {
 					plan.code = 1 + rng.IntN(3)
 				}
 			}
-			w.plans[s.Name] = append(w.plans[s.Name], plan)
+			w.plans[task] = append(w.plans[task], plan)
 		}
 	}
-	return w
+	return w.plans[task][min(number, len(w.plans[task]))-1]
 }
 
 // want says how each step must end if nobody stops the run: what the policies
@@ -455,55 +497,60 @@ func (w *world) want() map[string]Record {
 			want[s.Name] = r
 			continue
 		}
-		limit, policy := 0, "OnFailure"
-		if s.Retry != nil {
-			fmt.Sscan(s.Retry.Limit, &limit)
-			if s.Retry.Policy != "" {
-				policy = s.Retry.Policy
-			}
-		}
-		free, infra := 5, 3
-		for n := 1; ; n++ {
-			plan := w.plans[s.Name][min(n, len(w.plans[s.Name]))-1]
-			r.Attempts = append(r.Attempts, Outcome{})
-			cause := plan.cause
-			if s.Timeout != "" && plan.runs > 30*time.Second {
-				cause = TimedOut
-			}
-			if cause == Exited && plan.code == 0 {
-				break
-			}
-			if cause == NotStarted && free > 0 {
-				free--
-				continue
-			}
-			if (cause == Lost || cause == Vanished) && infra > 0 {
-				infra--
-				continue
-			}
-			infrastructure := cause == NotStarted || cause == Lost || cause == Vanished
-			pays := policy == "Always" ||
-				policy == "OnFailure" && !infrastructure && cause != CannotRun ||
-				policy == "OnError" && (infrastructure || cause == CannotRun) ||
-				policy == "OnTransientError" && infrastructure
-			if pays && limit > 0 {
-				limit--
-				continue
-			}
-			r.State = Failed
-			if cause == Vanished {
-				r.State = Unknown
-			}
-			break
-		}
+		var attempts int
+		r.State, attempts = w.fate(s, s.Name)
+		r.Attempts = make([]Outcome, attempts)
 		want[s.Name] = r
 	}
 	return want
 }
 
+// fate says how a task ends that is ready, and after how many attempts.
+func (w *world) fate(s *dag.Step, task string) (State, int) {
+	limit, policy := 0, "OnFailure"
+	if s.Retry != nil {
+		fmt.Sscan(s.Retry.Limit, &limit)
+		if s.Retry.Policy != "" {
+			policy = s.Retry.Policy
+		}
+	}
+	free, infra := 5, 3
+	for n := 1; ; n++ {
+		plan := w.planOf(task, n)
+		cause := plan.cause
+		if s.Timeout != "" && plan.runs > 30*time.Second {
+			cause = TimedOut
+		}
+		if cause == Exited && plan.code == 0 {
+			return Succeeded, n
+		}
+		if cause == NotStarted && free > 0 {
+			free--
+			continue
+		}
+		if (cause == Lost || cause == Vanished) && infra > 0 {
+			infra--
+			continue
+		}
+		infrastructure := cause == NotStarted || cause == Lost || cause == Vanished
+		pays := policy == "Always" ||
+			policy == "OnFailure" && !infrastructure && cause != CannotRun ||
+			policy == "OnError" && (infrastructure || cause == CannotRun) ||
+			policy == "OnTransientError" && infrastructure
+		if pays && limit > 0 {
+			limit--
+			continue
+		}
+		if cause == Vanished {
+			return Unknown, n
+		}
+		return Failed, n
+	}
+}
+
 // simulate runs one seed to its end, with as many drivers as it takes.
-func simulate(t *testing.T, seed uint64) {
-	w := newWorld(t, seed)
+func simulate(t *testing.T, seed uint64, blocks bool) {
+	w := newWorld(t, seed, blocks)
 	if w.chance(0.3) {
 		w.stopAt = time.Now().Add(w.jitter(2 * time.Minute))
 		w.forceAt = w.stopAt.Add(w.jitter(time.Minute))
@@ -562,7 +609,12 @@ func simulate(t *testing.T, seed uint64) {
 
 func (w *world) checkEnd(result *Result) {
 	state := Succeeded
-	want := w.want()
+	var want map[string]Record
+	if w.ref != nil {
+		want = w.checkTasks(result)
+	} else {
+		want = w.want()
+	}
 	for _, r := range result.Steps {
 		if !r.State.Ended() {
 			w.t.Errorf("%s is %s at the end of the run", r.Step, r.State)
@@ -573,11 +625,11 @@ func (w *world) checkEnd(result *Result) {
 		switch {
 		case r.State == Cancelled:
 			state = Cancelled
-		case r.State != Succeeded && state != Cancelled:
+		case r.State != Succeeded && !r.ByChoice && state != Cancelled:
 			state = Failed
 		}
 		ref := want[r.Step]
-		if w.loose {
+		if w.loose || ref.Step == "" {
 			continue
 		}
 		if w.facts.Run.Stop != "" {
@@ -590,7 +642,10 @@ func (w *world) checkEnd(result *Result) {
 		if r.State != ref.State || len(r.Attempts) != len(ref.Attempts) {
 			w.t.Errorf("%s is %s (%s) after %d attempts; want %s after %d", r.Step, r.State, r.Reason, len(r.Attempts), ref.State, len(ref.Attempts))
 		}
-		if r.State == Skipped && !strings.Contains(r.Reason, "step ") {
+		if r.ByChoice != ref.ByChoice {
+			w.t.Errorf("%s is skipped because %q, by choice: %t", r.Step, r.Reason, r.ByChoice)
+		}
+		if w.ref == nil && r.State == Skipped && !strings.Contains(r.Reason, "step ") {
 			w.t.Errorf("%s is skipped because %q", r.Step, r.Reason)
 		}
 	}
@@ -611,17 +666,23 @@ func (w *world) checkEnd(result *Result) {
 	}
 }
 
-func TestSimulation(t *testing.T) {
+func TestSimulation(t *testing.T)       { testSimulation(t, false) }
+func TestSimulationBlocks(t *testing.T) { testSimulation(t, true) }
+
+func testSimulation(t *testing.T, blocks bool) {
 	n := *simSeeds
+	if blocks {
+		n = (n + 1) / 2 // each takes longer
+	}
 	if testing.Short() {
 		n = min(n, 200)
 	}
 	begin := time.Now()
 	for seed := *simFirst; seed < *simFirst+uint64(n); seed++ {
 		synctest.Test(t, func(t *testing.T) {
-			simulate(t, seed)
+			simulate(t, seed, blocks)
 			if t.Failed() {
-				t.Fatalf("go test ./engine -run Simulation -seed %d -seeds 1", seed)
+				t.Fatalf("go test ./engine -run '%s$' -seed %d -seeds 1", t.Name(), seed)
 			}
 		})
 	}

@@ -86,6 +86,9 @@ func stepTip(s *dag.Step) string {
 			lines = append(lines, name+": "+text)
 		}
 	}
+	if s.Resource != nil {
+		add("resource", clean(s.Resource.String()))
+	}
 	add("image", clean(s.Image()))
 	add("command", shorten(clean(strings.Join(s.Command(), " ")), 100))
 	add("args", shorten(clean(strings.Join(s.Args(), " ")), 100))
@@ -108,8 +111,12 @@ func edgeTip(p *dag.Pipeline, e link) string {
 }
 
 // imageName returns the last part of the step's image, with its tag if that is
-// short and without a digest.
+// short and without a digest; of a step that has no container, what it does to
+// an object of the cluster.
 func imageName(s *dag.Step) string {
+	if s.Resource != nil {
+		return clean(s.Resource.String())
+	}
 	image := clean(s.Image())
 	image = image[strings.LastIndexByte(image, '/')+1:]
 	image, _, _ = strings.Cut(image, "@")

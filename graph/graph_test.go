@@ -103,6 +103,9 @@ func samples() []*dag.Pipeline {
 	train.Step("notify").Container.Set("docker.io/curlimages/curl:8.10.1-alpine-20260101", "image")
 	train.Step("tune").Container.Set("registry:5000/tune:"+dag.Ref{Kind: dag.RefParam, Name: "day"}.Token(), "image")
 
+	volume := train.Step("make-volume")
+	volume.Container, volume.Resource = nil, &dag.Resource{Action: "create", Manifest: dag.Object{{Name: "kind", Value: "PersistentVolumeClaim"}}}
+
 	hostile := pipeline("hostile", "a", "b", "c a.x b.style a", "d c")
 	hostile.Name = "</title><script>alert(1)</script>\n---\n\"'&"
 	hostile.Description = "tab\tbell\a nul\x00 bad\xff right-to-left\u202eabc\u2028line"

@@ -36,7 +36,7 @@ type Node struct {
 	Layer      int     // place in Layers: the length of the longest path to the step
 	Name       string  // of the step, as the pipeline has it
 	Label      string  // Name, short enough for the box
-	Image      string  // short; "" if the step has none
+	Image      string  // short; what a step without a container does ("create Job"); "" if there is none
 	Tip        string  // tooltip, in lines
 	Pos        dag.Pos // in the script
 	Class      string  // more classes for the SVG's styles, apart by spaces; "" after Layout

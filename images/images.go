@@ -22,8 +22,10 @@
 package images
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"os"
 	"path/filepath"
@@ -69,9 +71,13 @@ func Read(file string) (*Map, error) {
 // relative paths.
 func Parse(file string, data []byte) (*Map, error) {
 	r := reader{file: file}
-	var doc yaml.Node
-	if err := yaml.Unmarshal(data, &doc); err != nil {
+	var doc, more yaml.Node
+	decoder := yaml.NewDecoder(bytes.NewReader(data))
+	if err := decoder.Decode(&doc); err != nil && err != io.EOF {
 		return nil, syntaxError(file, err)
+	}
+	if len(doc.Content) > 0 && decoder.Decode(&more) != io.EOF {
+		return nil, fmt.Errorf("%s: want one YAML document, found more", file)
 	}
 	m := &Map{File: file, targets: map[string]Target{}}
 	if len(doc.Content) == 0 || resolve(doc.Content[0]).Kind != yaml.MappingNode {
@@ -257,6 +263,9 @@ func (r *reader) exec(image entry) *Exec {
 				t, ok := text(v.value)
 				if !ok {
 					r.fault(v.value, "image %q: env %s is %s: want text; put it in quotes", image.key, v.key, kind(v.value))
+				}
+				if v.key == "" || strings.ContainsAny(v.key, "=\x00") {
+					r.fault(v.node, "image %q: env name %q: want a name without =", image.key, v.key)
 				}
 				x.Env[v.key] = t
 			}

@@ -76,6 +76,8 @@ func TestFaults(t *testing.T) {
 		{"images:\n  a: {exec: [], background: 'yes'}\n", `images.yaml:2:29: image "a": background is "yes": want true or false`},
 		{"images:\n  a: {exec: [], dir: 3}\n  b: ''\n", "images.yaml:2:22: image \"a\": dir is 3: want the path of a folder\n" +
 			`images.yaml:3:6: image "b": its mirror is "": want the name of an image`},
+		{"images:\n  a: {exec: [], env: {A=B: c}}\n", `images.yaml:2:23: image "a": env name "A=B": want a name without =`},
+		{"images: {}\n---\nimages: {}\n", `images.yaml: want one YAML document, found more`},
 		{"", `images.yaml: want a map with the key images`},
 		{"images: [", `images.yaml:1: did not find expected node content`},
 	} {

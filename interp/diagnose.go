@@ -3,6 +3,7 @@ package interp
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"regexp"
 	"slices"
 	"strings"
@@ -27,7 +28,16 @@ type Error struct {
 
 func newError(ds []Diagnostic, cause error) *Error {
 	slices.SortStableFunc(ds, func(a, b Diagnostic) int { return a.Pos.Compare(b.Pos) })
-	ds = slices.CompactFunc(ds, func(a, b Diagnostic) bool { return a.Pos == b.Pos && a.Msg == b.Msg })
+	type key struct {
+		pos dag.Pos
+		msg string
+	}
+	seen := map[key]bool{}
+	ds = slices.DeleteFunc(ds, func(d Diagnostic) bool {
+		twice := seen[key{d.Pos, d.Msg}]
+		seen[key{d.Pos, d.Msg}] = true
+		return twice
+	})
 	return &Error{ds, cause}
 }
 
@@ -82,7 +92,7 @@ func (d Diagnostic) String() string {
 // diagnostic makes a Diagnostic with an excerpt. Without an end, the word at
 // pos is marked.
 func (l *loader) diagnostic(pos, end dag.Pos, msg, hint string) Diagnostic {
-	d := Diagnostic{Pos: pos, End: end, Msg: dag.Display(msg), Hint: dag.Display(hint)}
+	d := Diagnostic{Pos: pos, End: end, Msg: clean(dag.Display(msg)), Hint: clean(dag.Display(hint))}
 	if l.modules[pos.File] != nil && pos.IsValid() {
 		d.Excerpt, d.End = excerpt(l.line(pos), pos, end)
 	}
@@ -118,11 +128,6 @@ func excerpt(source string, pos, end dag.Pos) (string, dag.Pos) {
 	}
 	pad := make([]rune, from)
 	for i, r := range line {
-		switch {
-		case r == '\t':
-		case r < ' ' || r == 0x7f || 0x80 <= r && r < 0xa0:
-			line[i] = '\uFFFD' // nothing in a source may steer the terminal
-		}
 		if i < from {
 			pad[i] = ' '
 			if r == '\t' {
@@ -130,12 +135,22 @@ func excerpt(source string, pos, end dag.Pos) (string, dag.Pos) {
 			}
 		}
 	}
-	return fmt.Sprintf("%5d | %s%s\n      | %s%s", pos.Line, string(line), cut,
+	return fmt.Sprintf("%5d | %s%s\n      | %s%s", pos.Line, clean(string(line)), cut,
 		string(pad), strings.Repeat("^", max(to-from, 1))), end
 }
 
 func isWord(r rune) bool {
 	return r == '_' || 'a' <= r && r <= 'z' || 'A' <= r && r <= 'Z' || '0' <= r && r <= '9' || r >= 0x80
+}
+
+// clean returns text without the characters that could steer a terminal.
+func clean(text string) string {
+	return strings.Map(func(r rune) rune {
+		if r < ' ' && r != '\t' && r != '\n' || r == 0x7f || 0x80 <= r && r < 0xa0 {
+			return '\uFFFD'
+		}
+		return r
+	}, text)
 }
 
 // line returns the source line at a place, or "".
@@ -164,7 +179,9 @@ func (l *loader) source(file string, s span) string {
 func (l *loader) fault(e *builtins.Error) Diagnostic {
 	pos, end := e.Pos, dag.Pos{}
 	if m := l.modules[pos.File]; m != nil && m.index != nil && e.Arg != "" {
-		if s, ok := m.index.argument(place{int32(pos.Line), int32(pos.Col)}, e.Arg); ok {
+		if s, ok := m.index.argument(place{int32(pos.Line), int32(pos.Col)}, e.Arg, e.Elem); ok {
+			pos, end = s.in(pos.File)
+		} else if s, ok := l.operatorSpan(pos); ok { // an assignment to a field
 			pos, end = s.in(pos.File)
 		}
 	}
@@ -205,6 +222,13 @@ func (l *loader) diagnose(err error, limits Limits) []Diagnostic {
 	var fault *builtins.Error
 	if errors.As(err, &fault) {
 		d := l.fault(fault)
+		if strings.Contains(fault.Msg, "stands outside a pipeline") {
+			for i := range stack {
+				if hint := hidden(stack.At(i).Name); hint != "" && stack.At(i).Pos.Line > 0 {
+					d.Hint += "\n" + hint
+				}
+			}
+		}
 		d.Stack = frames
 		return []Diagnostic{d}
 	}
@@ -216,9 +240,60 @@ func (l *loader) diagnose(err error, limits Limits) []Diagnostic {
 	if calledWrongly().MatchString(msg) && len(frames) > 0 {
 		at, frames = frames[0].Pos, frames[1:] // of the call, not of the def
 	}
+	if hint == "" {
+		hint = hidden(l.called(msg, at))
+	}
+	if m := notInModule().FindStringSubmatch(msg); m != nil {
+		words, _ := l.words(m[2])
+		hint = spell.DidYouMean(m[1], slices.Sorted(maps.Keys(words)))
+	}
 	d := l.diagnostic(at, end, msg, hint)
 	d.Stack = frames
 	return []Diagnostic{d}
+}
+
+// wrongCall matches what the interpreter says of a call that failed.
+var wrongCall = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`^function (\S+) (got |missing |accepts |called recursively)|^invalid call of non-function`)
+})
+
+// notInModule matches what the interpreter says of a load of what is not there.
+var notInModule = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`^load: name (\S+) not found in module (@\S+)`)
+})
+
+// called returns the name of what a failed call called, or "".
+func (l *loader) called(msg string, at dag.Pos) string {
+	m := wrongCall().FindStringSubmatch(msg)
+	if m == nil {
+		return ""
+	}
+	if m[1] != "" {
+		return m[1]
+	}
+	line := []rune(l.line(at)) // a call's place is that of its parenthesis
+	end := min(max(at.Col-1, 0), len(line))
+	for end < len(line) && isWord(line[end]) { // or that of the name
+		end++
+	}
+	start := end
+	for start > 0 && isWord(line[start-1]) {
+		start--
+	}
+	return string(line[start:end])
+}
+
+// hidden returns the hint for a name of the file's own that is a word of the
+// language too, or "".
+func hidden(name string) string {
+	if !slices.Contains(builtins.Words(), name) {
+		return ""
+	}
+	other := name + "_word"
+	if name == "pipeline" {
+		other = "register"
+	}
+	return fmt.Sprintf("%s is a name of this file's own here, and hides the word of the language:\nload(\"@kfs\", %s = %q)  gets the word under another name", name, other, name)
 }
 
 func (l *loader) operatorSpan(at dag.Pos) (span, bool) {
@@ -259,7 +334,7 @@ var calledWrongly = sync.OnceValue(func() *regexp.Regexp {
 
 // ofRuntime matches messages of stock operations that met a run-time value.
 var ofRuntime = sync.OnceValue(func() *regexp.Regexp {
-	return regexp.MustCompile(`\b(param|step output|text of the run|condition)\b`)
+	return regexp.MustCompile(`\b(param|step output|loop item|(text|condition) of the run)\b`)
 })
 
 // explain says an interpreter's message in words of kfs, with a hint.
@@ -268,13 +343,24 @@ func explain(msg string, limits Limits) (string, string) {
 		switch reason {
 		case "too many steps":
 			return fmt.Sprintf("the script ran for more than %d steps of the interpreter and was stopped here", limits.Steps), "does a loop go on for longer than you meant?"
+		case errMemory.Error():
+			return fmt.Sprintf("the script took more than %d MiB of memory and was stopped here", limits.Memory>>20), "does a loop make more than you meant?"
 		case errTime.Error():
 			return fmt.Sprintf("the script ran for more than %v and was stopped here", limits.Time), "does a loop go on for longer than you meant?"
 		}
 		return "evaluation was stopped: " + reason, ""
 	}
-	if own, ok := strings.CutPrefix(msg, "fail: "); ok {
+	if own, ok := strings.CutPrefix(msg, "fail:"); ok {
+		if own = strings.TrimPrefix(own, " "); own == "" {
+			own = "fail() was called"
+		}
 		return own, ""
+	}
+	if name, ok := strings.CutSuffix(msg, " referenced before assignment"); ok {
+		_, name, _ = strings.Cut(name, "variable ")
+		if slices.Contains(builtins.Words(), name) {
+			return msg, fmt.Sprintf("%s is a word of the language, and here the name of a variable too: give the variable another name", name)
+		}
 	}
 	if !strings.Contains(msg, "known only when the pipeline runs") && ofRuntime().MatchString(msg) {
 		return msg, "params and outputs are known only when the pipeline runs: text can be built from them\nwith +, % and format, and nothing else"
@@ -298,7 +384,9 @@ func (l *loader) misuse(m *builtins.Misuse) Diagnostic {
 		if inBuiltin && !builtins.IsOperator(m.Stack.At(0).Name) {
 			consequence = fmt.Sprintf("`%s` cannot take it here", m.Stack.At(0).Name)
 		} else if t, ok := mod.index.at(place{int32(at.Line), int32(at.Col)}, m.Kind == builtins.MisuseLoop); ok && (m.Kind == builtins.MisuseTruth || m.Kind == builtins.MisuseLoop) {
-			expr = l.source(at.File, t.span)
+			if m.Stack.At(0).Name != builtins.TruthName { // of a composite, one part is meant
+				expr = l.source(at.File, t.span)
+			}
 			at, end = t.in(at.File)
 			if m.Kind == builtins.MisuseTruth {
 				consequence = "it cannot decide " + article(t.kind) + " here"
@@ -333,6 +421,9 @@ func (l *loader) resolveError(e resolve.Error) Diagnostic {
 	}
 	name, _, _ = strings.Cut(name, " ") // the resolver may add a suggestion of its own
 	msg, hint := fmt.Sprintf("unknown word %q", name), pythonWords[name]
+	if hint == "" {
+		hint = builtins.Refused(name)
+	}
 	words := builtins.Words()
 	if m := l.modules[pos.File]; m != nil && m.index != nil {
 		words = append(words, m.index.names...)

@@ -21,7 +21,9 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
+	"sync"
 	"time"
 
 	"go.starlark.net/starlark"
@@ -43,26 +45,35 @@ type Config struct {
 	// Print receives what the script prints; nil drops it.
 	Print func(pos dag.Pos, msg string)
 
+	// Fetch returns the component that a URL names, in place of the copy that
+	// kfs.lock pins; nil reads the copies. It is for kfs vendor, which makes
+	// them.
+	Fetch func(url string) ([]byte, error)
+
 	Limits Limits
 }
 
 // Limits bound what an evaluation may use. A zero field has its default.
 type Limits struct {
-	Steps       uint64        // of the interpreter; 50 million
+	Steps       uint64        // of the interpreter; 20 million
 	Time        time.Duration // wall clock of Load and of each Pipeline; one minute
 	SourceBytes int           // of all files read together; 64 MiB
 	Nodes       int           // steps of one pipeline; one million
+	Memory      uint64        // bytes by which the heap of the whole program may grow meanwhile; 512 MiB
 }
 
 func (l Limits) withDefaults() Limits {
 	if l.Steps == 0 {
-		l.Steps = 50_000_000
+		l.Steps = 20_000_000
 	}
 	if l.Time == 0 {
 		l.Time = time.Minute
 	}
 	if l.SourceBytes == 0 {
 		l.SourceBytes = 64 << 20
+	}
+	if l.Memory == 0 {
+		l.Memory = 512 << 20
 	}
 	if l.Nodes == 0 {
 		l.Nodes = 1_000_000
@@ -82,14 +93,34 @@ type Script struct {
 // Load evaluates the file at path. The bodies of its pipelines do not run yet.
 // The error is an *Error if the script is at fault.
 func Load(ctx context.Context, path string, cfg Config) (*Script, error) {
+	if path == "" {
+		return nil, errors.New("load: want the path of a file, got an empty one")
+	}
 	if cfg.Root == "" {
 		cfg.Root = DefaultRoot(path)
 	}
-	name, err := filepath.Rel(cfg.Root, path)
-	if err != nil || !filepath.IsLocal(name) {
-		return nil, fmt.Errorf("load %s: it is outside the root %s", path, cfg.Root)
+	name, err := under(cfg.Root, path)
+	if err != nil {
+		return nil, fmt.Errorf("load %s: %w", path, err)
 	}
 	return LoadFS(ctx, dirFS(cfg.Root), filepath.ToSlash(name), cfg)
+}
+
+// under returns the path of a file relative to a folder above it.
+func under(root, path string) (string, error) {
+	if info, err := os.Stat(root); err != nil || !info.IsDir() {
+		return "", fmt.Errorf("the root %s is no folder", root)
+	}
+	absRoot, err1 := filepath.Abs(root)
+	absPath, err2 := filepath.Abs(path)
+	if err := errors.Join(err1, err2); err != nil {
+		return "", err
+	}
+	name, err := filepath.Rel(absRoot, absPath)
+	if err != nil || !filepath.IsLocal(name) {
+		return "", fmt.Errorf("it is outside the root %s", root)
+	}
+	return name, nil
 }
 
 // LoadFS is Load for a file of a file system, which takes the place of
@@ -103,9 +134,12 @@ func LoadFS(ctx context.Context, fsys fs.FS, name string, cfg Config) (*Script, 
 	s.session = builtins.New(s.thread, builtins.Config{
 		Settings: cfg.Settings,
 		ReadFile: s.loader.readFile,
+		ReadURL:  s.loader.readURL,
 		MaxSteps: cfg.Limits.Nodes,
+
+		VendorCommand: "kfs vendor " + s.loader.display(name),
 	})
-	s.loader.env = s.session.Predeclared()
+	s.loader.env, s.loader.words, s.loader.fetch = s.session.Predeclared(), s.session.Module, cfg.Fetch
 	s.thread.Load = func(thread *starlark.Thread, name string) (globals starlark.StringDict, err error) {
 		from := thread.CallFrame(0).Pos.Filename()
 		s.session.Loading(func() { globals, err = s.loader.load(thread, name, from) })
@@ -120,10 +154,20 @@ func LoadFS(ctx context.Context, fsys fs.FS, name string, cfg Config) (*Script, 
 		_, err := s.loader.exec(s.thread, name, src)
 		return err
 	})
-	if err != nil {
-		return nil, err
+	var faults []Diagnostic
+	for _, f := range s.session.Faults() {
+		faults = append(faults, s.loader.fault(f))
 	}
-	return s, s.settingFaults()
+	var e *Error
+	switch {
+	case errors.As(err, &e):
+		return nil, newError(append(faults, e.Diagnostics...), err)
+	case err != nil:
+		return nil, err
+	case faults != nil:
+		return nil, newError(faults, nil)
+	}
+	return s, nil
 }
 
 // Pipelines returns the names of the pipelines that the file registers.
@@ -141,7 +185,8 @@ func (s *Script) Files() []string { return s.loader.files }
 
 // Pipeline runs the function of the named pipeline and returns what it
 // declares, validated. The name may be left out if the file registers one
-// pipeline. The error is an *Error if the script is at fault.
+// pipeline. The error is an *Error if the script is at fault, or if a setting
+// was given that neither a file nor the function asked for.
 func (s *Script) Pipeline(ctx context.Context, name string) (*dag.Pipeline, error) {
 	decl, err := s.choose(name)
 	if err != nil {
@@ -159,6 +204,9 @@ func (s *Script) Pipeline(ctx context.Context, name string) (*dag.Pipeline, erro
 		faults = append(faults, s.loader.fault(f))
 	}
 	if err == nil {
+		for _, f := range s.session.CheckSettings() {
+			faults = append(faults, s.loader.fault(f))
+		}
 		for _, err := range []error{p.Validate(), kube.Check(p)} {
 			for _, f := range dag.Faults(err) {
 				faults = append(faults, s.loader.diagnostic(f.Pos, dag.Pos{}, f.Msg, f.Hint))
@@ -194,10 +242,14 @@ func (s *Script) choose(name string) (*builtins.Pipeline, error) {
 	file := s.loader.display(s.main)
 	switch {
 	case len(all) == 0:
-		return nil, newError([]Diagnostic{{
+		faults := []Diagnostic{{
 			Msg:  file + " registers no pipeline",
 			Hint: "a file ends with  pipeline(my_pipeline)  for a function  def my_pipeline(...):",
-		}}, nil)
+		}}
+		for _, f := range s.session.CheckSettings() {
+			faults = append(faults, s.loader.fault(f))
+		}
+		return nil, newError(faults, nil)
 	case name == "" && len(all) == 1:
 		return all[0], nil
 	case name == "":
@@ -222,29 +274,22 @@ func quotedList(names []string) string {
 	return `"` + strings.Join(names, `", "`) + `"`
 }
 
-// settingFaults reports faults of the file itself that did not stop it, and
-// given settings that no file asked for.
-func (s *Script) settingFaults() error {
-	var ds []Diagnostic
-	for _, f := range append(s.session.Faults(), s.session.CheckSettings()...) {
-		ds = append(ds, s.loader.fault(f))
-	}
-	if len(ds) > 0 {
-		return newError(ds, nil)
-	}
-	return nil
-}
-
 // run evaluates within the limit of time and until ctx ends, and returns what
 // went wrong as an *Error.
 func (s *Script) run(ctx context.Context, eval func() error) error {
+	s.session.Forget()
+	s.thread.Uncancel()
 	limit, cancel := context.WithTimeoutCause(ctx, s.cfg.Limits.Time, errTime)
 	defer cancel()
 	stop := context.AfterFunc(limit, func() { s.thread.Cancel(context.Cause(limit).Error()) })
 	defer stop()
+	defer s.watch()()
 	err := eval()
 	if m := s.session.Misuse(); m != nil {
 		return newError([]Diagnostic{s.loader.misuse(m)}, nil)
+	}
+	if f := s.session.Failure(); f != nil {
+		err = &starlark.EvalError{Msg: f.Err.Error(), CallStack: f.Stack}
 	}
 	if err == nil {
 		return nil
@@ -255,7 +300,47 @@ func (s *Script) run(ctx context.Context, eval func() error) error {
 	return newError(s.loader.diagnose(err, s.cfg.Limits), err)
 }
 
-var errTime = errors.New("out of time")
+var (
+	errTime   = errors.New("out of time")
+	errMemory = errors.New("out of memory")
+)
+
+// watch stops the evaluation when the heap has grown by more than the limit,
+// until the function that it returns is called. What single operations make is
+// bounded by package builtins; this is for what many make together. It looks
+// for the first time after an interval in which most scripts have ended.
+func (s *Script) watch() (done func()) {
+	const interval = 20 * time.Millisecond
+	var mu sync.Mutex
+	var most uint64
+	var timer *time.Timer
+	ended := false
+	look := func() {
+		mu.Lock()
+		defer mu.Unlock()
+		if ended {
+			return
+		}
+		var stats runtime.MemStats
+		runtime.ReadMemStats(&stats)
+		if most == 0 {
+			most = stats.HeapAlloc + s.cfg.Limits.Memory
+		}
+		if stats.HeapAlloc > most {
+			s.thread.Cancel(errMemory.Error())
+		}
+		timer.Reset(interval)
+	}
+	mu.Lock()
+	defer mu.Unlock()
+	timer = time.AfterFunc(interval, look)
+	return func() {
+		mu.Lock()
+		defer mu.Unlock()
+		ended = true
+		timer.Stop()
+	}
+}
 
 func (s *Script) print(thread *starlark.Thread, msg string) {
 	if s.cfg.Print == nil {
@@ -265,7 +350,7 @@ func (s *Script) print(thread *starlark.Thread, msg string) {
 	if thread.CallStackDepth() > 1 {
 		pos = position(thread.CallFrame(1).Pos)
 	}
-	s.cfg.Print(pos, dag.Display(msg))
+	s.cfg.Print(pos, clean(dag.Display(msg)))
 }
 
 // dirFS is a folder whose files cannot be left by "..", an absolute path or a

@@ -215,7 +215,7 @@ func TestRoot(t *testing.T) {
 		{`load("lib", "b")`, "not a regular file"},
 		{`load("none.star", "b")`, "no such file"},
 		{`load("", "b")`, "empty string"},
-		{`load("@kfs", "b")`, "no module is named"},
+		{`load("@kubernetes", "b")`, "no module is named"},
 		{`read_file("up.star")`, "a link to a place outside the root"},
 		{`read_file("../secret.star")`, "is outside the root"},
 		{`read_file("lib")`, "not a regular file"},

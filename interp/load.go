@@ -1,6 +1,7 @@
 package interp
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -8,9 +9,12 @@ import (
 	"path"
 	"path/filepath"
 	"strings"
+	"unicode/utf8"
 
 	"go.starlark.net/starlark"
 	"go.starlark.net/syntax"
+
+	"github.com/kfs-project/kfs/builtins/component"
 )
 
 // This file defines how files are found, read and loaded.
@@ -23,6 +27,9 @@ type loader struct {
 	budget  int // bytes of source that may still be read
 	files   []string
 	modules map[string]*module // by path under the root
+	words   func(module string) (starlark.StringDict, bool)
+	fetch   func(url string) ([]byte, error) // in place of the pinned copies; may be nil
+	lock    *component.Lock                  // once it is read
 }
 
 // A module is a file that was loaded or is being loaded.
@@ -49,7 +56,7 @@ func (l *loader) resolve(name, from string) (string, error) {
 	case name == "":
 		return "", errors.New("want the path of a file, got an empty string")
 	case strings.HasPrefix(name, "@"):
-		return "", fmt.Errorf("no module is named %q", name)
+		return "", fmt.Errorf("no module is named %q: want @kfp, @kfs or a file", name)
 	case strings.HasPrefix(name, "//"):
 		p = path.Clean(name[2:])
 	case strings.HasPrefix(name, "/"):
@@ -114,8 +121,42 @@ func (l *loader) readFile(name, from string) (string, error) {
 	return string(data), nil
 }
 
+// readURL returns the text of the component that a URL names: its copy under
+// the root that kfs.lock pins.
+func (l *loader) readURL(url string) (string, error) {
+	if l.fetch != nil {
+		text, err := l.fetch(url)
+		return string(text), err
+	}
+	if l.lock == nil {
+		text, err := l.read(component.LockFile)
+		if err != nil {
+			return "", fmt.Errorf("%s has no copy here: %s: %w", url, l.display(component.LockFile), err)
+		}
+		if l.lock, err = component.ParseLock(text); err != nil {
+			return "", fmt.Errorf("%s: %w", l.display("."), err)
+		}
+	}
+	pin := l.lock.Find(url)
+	if pin == nil {
+		return "", fmt.Errorf("%s has no copy here: %s does not name it", url, l.display(component.LockFile))
+	}
+	text, err := l.read(pin.Path)
+	switch {
+	case err != nil:
+		return "", fmt.Errorf("the copy of %s: %s: %w", url, l.display(pin.Path), err)
+	case !pin.Matches(text):
+		return "", fmt.Errorf("the copy of %s, %s, was changed: its SHA-256 is %s, and %s has %s",
+			url, l.display(pin.Path), component.SHA256(text), component.LockFile, pin.SHA256)
+	}
+	return string(text), nil
+}
+
 // load is load(name, ...) in the file from: each file is evaluated once.
 func (l *loader) load(thread *starlark.Thread, name, from string) (starlark.StringDict, error) {
+	if words, ok := l.words(name); ok {
+		return words, nil
+	}
 	p, err := l.resolve(name, from)
 	if err != nil {
 		return nil, err
@@ -135,9 +176,14 @@ func (l *loader) load(thread *starlark.Thread, name, from string) (starlark.Stri
 
 // exec evaluates the source of a file.
 func (l *loader) exec(thread *starlark.Thread, name string, src []byte) (starlark.StringDict, error) {
+	src = bytes.TrimPrefix(src, []byte("\ufeff")) // that some editors begin a file with
 	m := &module{src: src}
 	l.modules[name] = m
 	defer func() { m.done = true }()
+	if !utf8.Valid(src) {
+		m.err = notUTF8(name, src)
+		return nil, m.err
+	}
 	f, err := options.Parse(name, src, 0)
 	if err != nil {
 		m.err = err
@@ -152,4 +198,21 @@ func (l *loader) exec(thread *starlark.Thread, name string, src []byte) (starlar
 	m.globals, m.err = prog.Init(thread, l.env)
 	m.globals.Freeze()
 	return m.globals, m.err
+}
+
+// notUTF8 is the error of a file in another encoding, at its first bad byte.
+func notUTF8(name string, src []byte) error {
+	line, col := int32(1), int32(1)
+	for len(src) > 0 {
+		r, n := utf8.DecodeRune(src)
+		if r == utf8.RuneError && n == 1 {
+			break
+		}
+		col++
+		if r == '\n' {
+			line, col = line+1, 1
+		}
+		src = src[n:]
+	}
+	return syntax.Error{Pos: syntax.MakePosition(&name, line, col), Msg: "the file is not in UTF-8"}
 }

@@ -12,23 +12,28 @@ import (
 
 // pythonLines are statements of Python, by the first word of their line.
 var pythonLines = map[string]string{
-	"import": `a file is loaded with  load("other.star", "name")`,
-	"from":   `a file is loaded with  load("other.star", "name")`,
-	"class":  "there are no classes: use functions, dicts and struct(...)",
-	"with":   "a block of steps is a for statement:  for _ in condition(x == y):",
-	"try":    "there are no exceptions; what must run at the end of a pipeline, whatever happened, is a step",
-	"while":  "loops are bounded: write  for i in range(n):",
-	"global": "a function cannot assign a global; return the value instead",
-	"raise":  "write  fail(\"message\")",
-	"assert": "write  if not x: fail(\"message\")",
-	"async":  "there is no async: steps that do not need each other run at the same time",
-	"@":      "there are no decorators: register the function below it with  pipeline(my_pipeline, name = \"...\")",
+	"import":   `a file is loaded with  load("other.star", "name")`,
+	"from":     `a file is loaded with  load("other.star", "name")`,
+	"class":    "there are no classes: use functions, dicts and struct(...)",
+	"with":     "a block of steps is a for statement:  for _ in condition(x == y):",
+	"try":      "there are no exceptions; what must run at the end of a pipeline, whatever happened, is a step",
+	"while":    "loops are bounded: write  for i in range(n):",
+	"global":   "a function cannot assign a global; return the value instead",
+	"raise":    "write  fail(\"message\")",
+	"nonlocal": "a function cannot assign a variable of another; return the value instead",
+	"del":      "write  d.pop(key)  for an entry of a dict",
+	"yield":    "there are no generators: return a list",
+	"assert":   "write  if not x: fail(\"message\")",
+	"async":    "there is no async: steps that do not need each other run at the same time",
+	"@":        "there are no decorators: register the function below it with  pipeline(my_pipeline, name = \"...\")",
 }
 
 // pythonWords are words that Python has and the language has not.
 var pythonWords = map[string]string{
-	"dsl":        "the words stand by themselves:  container_op(...), pipeline(...)",
-	"kfp":        "the words stand by themselves:  container_op(...), pipeline(...)",
+	"components": "load(\"@kfp\", \"components\")  gives it",
+	"dsl":        "the words stand by themselves:  container_op(...), pipeline(...); load(\"@kfp\", \"dsl\")  gives KFP's",
+	"k8s_client": "load(\"@kfp\", \"k8s_client\")  gives it; its types are those of  k8s",
+	"kfp":        "the words stand by themselves:  container_op(...), pipeline(...); load(\"@kfp\", \"dsl\")  gives KFP's",
 	"isinstance": `write  type(x) == "string"`,
 	"open":       `write  read_file("path")`,
 	"os":         "scripts see no environment: use  config(\"name\", default = ...)",
@@ -92,23 +97,46 @@ func tokenStart(line []rune, got string, col int) int {
 // parser gave up.
 func pythonHint(line, msg string, col int) string {
 	first := strings.TrimLeft(line, " \t")
-	if strings.HasPrefix(first, "@") {
+	switch {
+	case strings.HasPrefix(first, "@") && strings.Contains(first, "graph_component"):
+		return "there are no decorators: below the function, write  my_function = graph_component(my_function)"
+	case strings.HasPrefix(first, "@"):
 		return pythonLines["@"]
 	}
 	word := first
 	if i := strings.IndexFunc(first, func(r rune) bool { return !isWord(r) }); i >= 0 {
 		word = first[:i]
 	}
-	if hint := pythonLines[word]; hint != "" {
-		return hint
+	switch {
+	case (word == "import" || word == "from") && strings.Contains(first, "kubernetes"):
+		return `the types of Kubernetes are those of  k8s, or of  load("@kfp", "k8s_client")`
+	case (word == "import" || word == "from") && strings.Contains(first, "kfp"):
+		return `the words stand by themselves:  container_op(...); KFP's modules are loaded with  load("@kfp", "dsl", "components")`
+	case pythonLines[word] != "":
+		return pythonLines[word]
 	}
 	if word == "def" && strings.HasPrefix(msg, "got ':', want ") {
 		return "there are no annotations: the types of params are said by  pipeline(fn, types = {\"x\": \"Integer\"})"
 	}
+	if strings.HasPrefix(msg, "got ':', want newline") {
+		return "there are no annotations: leave the type out"
+	}
+	if strings.HasPrefix(msg, "got is") || word != "is" && strings.Contains(line, " is ") && strings.Contains(msg, "got identifier") {
+		return "there is no is: write  ==  for values known while the script is evaluated"
+	}
+	if strings.HasPrefix(first, "print ") {
+		return "print is a function: write  print(x)"
+	}
+	if !strings.HasPrefix(msg, "got string literal") {
+		return ""
+	}
 	runes := []rune(line)
 	if at := col - 1; at >= 1 && at < len(runes) && (runes[at] == '"' || runes[at] == '\'') {
-		if f := runes[at-1]; f == 'f' || f == 'F' {
+		switch f := runes[at-1]; {
+		case f == 'f' || f == 'F':
 			return `there are no f-strings: write  "%s" % x  or  "{}".format(x)`
+		case isWord(f):
+			return ""
 		}
 		return "two strings side by side are not joined: put a + between them"
 	}

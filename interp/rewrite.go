@@ -18,13 +18,15 @@ import (
 //	x %= y      x = "%"(x, y)
 //	x.join      ".join"(x)       and format
 //
+// A for statement and what leaves it tell of themselves; see builtins/blocks.go.
+//
 // A call is moved to the name that is called (f(x): f; x.f(y): the second f),
 // so that every place the interpreter reports is one a reader looks for.
 
 // An index knows the parts of a file that messages point at.
 type index struct {
-	calls map[place]*syntax.CallExpr // by the place they were moved to
-	spans map[place]span             // of what an operator is about, by the operator's place
+	calls map[place][]argument // by the place they were moved to
+	spans map[place]span       // of what an operator is about, by the operator's place
 	tests []test
 	names []string // that the file binds, for suggestions
 }
@@ -75,17 +77,23 @@ func (ix *index) at(p place, loop bool) (test, bool) {
 	return best, found
 }
 
-type rewriter struct{ *index }
+type rewriter struct {
+	*index
+	loops []syntax.Position // the for statements around, of the same function
+}
 
 // rewrite rewrites the file in place.
 func rewrite(f *syntax.File) *index {
-	r := rewriter{&index{calls: map[place]*syntax.CallExpr{}, spans: map[place]span{}}}
+	r := rewriter{index: &index{calls: map[place][]argument{}, spans: map[place]span{}}}
 	r.stmts(f.Stmts)
 	return r.index
 }
 
-func (r rewriter) test(kind string, word syntax.Position, e syntax.Expr) {
-	r.tests = append(r.tests, test{kind, placeOf(word), spanOf(e)})
+// elements rewrites an expression whose elements are asked for.
+func (r rewriter) elements(word syntax.Position, e syntax.Expr) syntax.Expr {
+	e, at := r.expr(e)
+	r.tests = append(r.tests, test{"for", placeOf(word), at})
+	return e
 }
 
 func (r rewriter) stmts(stmts []syntax.Stmt) {
@@ -94,34 +102,96 @@ func (r rewriter) stmts(stmts []syntax.Stmt) {
 	}
 }
 
+// body rewrites the statements of a block of a file, in which each statement
+// that could leave a loop is told of before it does.
+func (r rewriter) body(stmts []syntax.Stmt) []syntax.Stmt {
+	r.stmts(stmts)
+	if len(r.loops) == 0 {
+		return stmts
+	}
+	var told []syntax.Stmt
+	for _, s := range stmts {
+		switch s := s.(type) {
+		case *syntax.BranchStmt:
+			if s.Token != syntax.PASS {
+				told = append(told, r.leave(s.Token.String(), s.TokenPos, r.loops[len(r.loops)-1:]))
+			}
+		case *syntax.ReturnStmt:
+			told = append(told, r.leave(builtins.ReturnName, s.Return, r.loops))
+		}
+		told = append(told, s)
+	}
+	return told
+}
+
+// leave is a statement that says which loops the statement at pos would leave.
+func (r rewriter) leave(name string, pos syntax.Position, loops []syntax.Position) syntax.Stmt {
+	var args []syntax.Expr
+	for _, l := range loops {
+		args = append(args, number(l.Line), number(l.Col))
+	}
+	return &syntax.ExprStmt{X: call(name, pos, args...)}
+}
+
+func number(n int32) syntax.Expr {
+	return &syntax.Literal{Token: syntax.INT, Value: int64(n)}
+}
+
+// forStmt rewrites for x in v to for x in "for"(v, LINE, COLUMN).
+func (r rewriter) forStmt(s *syntax.ForStmt) {
+	s.Vars, s.X = r.target(s.Vars), r.elements(s.For, s.X)
+	s.X = call(builtins.ForName, s.For, s.X, number(s.For.Line), number(s.For.Col))
+	s.Body = rewriter{r.index, append(r.loops[:len(r.loops):len(r.loops)], s.For)}.body(s.Body)
+}
+
 func (r rewriter) stmt(s syntax.Stmt) {
 	switch s := s.(type) {
 	case *syntax.AssignStmt:
 		r.bind(s.LHS)
-		if s.Op == syntax.PERCENT_EQ {
-			s.RHS = r.expr(s.RHS)
+		if s.Op == syntax.PLUS_EQ {
+			var at span
+			s.RHS, at = r.expr(s.RHS)
+			args := []syntax.Expr{s.RHS}
 			if id, ok := s.LHS.(*syntax.Ident); ok {
 				read := *id
-				s.RHS = r.operator(syntax.PERCENT, s.OpPos, &read, s.RHS)
+				args = append(args, &read)
+			}
+			s.LHS = r.target(s.LHS)
+			s.RHS = r.operator(s.Op, s.OpPos, args...)
+			r.spans[placeOf(s.OpPos)] = at
+			return
+		}
+		if s.Op == syntax.PERCENT_EQ || s.Op == syntax.STAR_EQ {
+			s.RHS, _ = r.expr(s.RHS)
+			if id, ok := s.LHS.(*syntax.Ident); ok {
+				read := *id
+				op := syntax.PERCENT
+				if s.Op == syntax.STAR_EQ {
+					op = syntax.STAR
+				}
+				s.RHS = r.operator(op, s.OpPos, &read, s.RHS)
 				s.Op = syntax.EQ
 			} else {
 				s.LHS = r.target(s.LHS)
-				s.RHS = r.operator(syntax.PERCENT_EQ, s.OpPos, s.RHS)
+				s.RHS = r.operator(s.Op, s.OpPos, s.RHS)
 			}
 			return
 		}
-		s.LHS, s.RHS = r.target(s.LHS), r.expr(s.RHS)
+		s.LHS = r.target(s.LHS)
+		if tuple, ok := s.RHS.(*syntax.TupleExpr); ok && isTuple(s.LHS) {
+			r.exprs(tuple.List) // a, b = b, a: the tuple is taken apart at once
+			return
+		}
+		s.RHS, _ = r.expr(s.RHS)
 	case *syntax.DefStmt:
 		r.names = append(r.names, s.Name.Name)
 		r.params(s.Params)
-		r.stmts(s.Body)
+		rewriter{index: r.index}.stmts(s.Body) // no loop outside reaches in
 	case *syntax.ExprStmt:
-		s.X = r.expr(s.X)
+		s.X, _ = r.expr(s.X)
 	case *syntax.ForStmt:
 		r.bind(s.Vars)
-		r.test("for", s.For, s.X)
-		s.Vars, s.X = r.target(s.Vars), r.expr(s.X)
-		r.stmts(s.Body)
+		r.forStmt(s)
 	case *syntax.IfStmt:
 		r.ifStmt("if", s)
 	case *syntax.LoadStmt:
@@ -130,15 +200,14 @@ func (r rewriter) stmt(s syntax.Stmt) {
 		}
 	case *syntax.ReturnStmt:
 		if s.Result != nil {
-			s.Result = r.expr(s.Result)
+			s.Result, _ = r.expr(s.Result)
 		}
 	}
 }
 
 func (r rewriter) ifStmt(kind string, s *syntax.IfStmt) {
-	r.test(kind, s.If, s.Cond)
-	s.Cond = r.expr(s.Cond)
-	r.stmts(s.True)
+	s.Cond = r.condition(kind, s.If, s.Cond)
+	s.True = r.body(s.True)
 	// The parser makes an elif the only statement of the else, at its place.
 	if len(s.False) == 1 {
 		if elif, ok := s.False[0].(*syntax.IfStmt); ok && elif.If == s.ElsePos {
@@ -146,7 +215,7 @@ func (r rewriter) ifStmt(kind string, s *syntax.IfStmt) {
 			return
 		}
 	}
-	r.stmts(s.False)
+	s.False = r.body(s.False)
 }
 
 // params rewrites the defaults of parameters.
@@ -155,7 +224,7 @@ func (r rewriter) params(params []syntax.Expr) {
 		switch p := p.(type) {
 		case *syntax.BinaryExpr: // name = default
 			r.bind(p.X)
-			p.Y = r.expr(p.Y)
+			p.Y, _ = r.expr(p.Y)
 		case *syntax.Ident:
 			r.bind(p)
 		}
@@ -184,7 +253,8 @@ func (r rewriter) bind(lhs syntax.Expr) {
 func (r rewriter) target(e syntax.Expr) syntax.Expr {
 	switch e := e.(type) {
 	case *syntax.DotExpr:
-		e.X = r.expr(e.X)
+		e.X, _ = r.expr(e.X)
+		r.spans[placeOf(e.Dot)] = spanOf(e.Name)
 		return e
 	case *syntax.Ident:
 		return e
@@ -202,105 +272,216 @@ func (r rewriter) target(e syntax.Expr) syntax.Expr {
 		e.X = r.target(e.X)
 		return e
 	}
-	return r.expr(e)
+	e, _ = r.expr(e)
+	return e
 }
 
 func (r rewriter) exprs(list []syntax.Expr) {
 	for i := range list {
-		list[i] = r.expr(list[i])
+		list[i], _ = r.expr(list[i])
 	}
 }
 
-func (r rewriter) expr(e syntax.Expr) syntax.Expr {
+// condition rewrites an expression whose truth decides. The interpreter does
+// not know the place where it asks for the truth of an and, or or if-else, so
+// such a one goes through a function that asks first.
+func (r rewriter) condition(kind string, word syntax.Position, e syntax.Expr) syntax.Expr {
+	e, at := r.expr(e)
+	r.tests = append(r.tests, test{kind, placeOf(word), at})
+	inner := e
+	for {
+		paren, ok := inner.(*syntax.ParenExpr)
+		if !ok {
+			break
+		}
+		inner = paren.X
+	}
+	switch inner := inner.(type) {
+	case *syntax.BinaryExpr:
+		if inner.Op == syntax.AND || inner.Op == syntax.OR {
+			return call(builtins.TruthName, word, e)
+		}
+	case *syntax.CondExpr:
+		return call(builtins.TruthName, word, e)
+	}
+	return e
+}
+
+// expr rewrites an expression and returns where it stood in the file. The
+// spans are put together on the way up: to ask each node for its own would
+// take time that grows with the square of the depth.
+func (r rewriter) expr(e syntax.Expr) (syntax.Expr, span) {
 	switch e := e.(type) {
 	case *syntax.BinaryExpr:
-		switch e.Op {
-		case syntax.AND:
-			r.test("and", e.OpPos, e.X)
-		case syntax.OR:
-			r.test("or", e.OpPos, e.X)
-		case syntax.EQ: // name=value in a call
-			e.Y = r.expr(e.Y)
-			return e
-		}
-		start, end := e.Span()
-		e.X, e.Y = r.expr(e.X), r.expr(e.Y)
-		if builtins.OperatorName(e.Op) != "" {
-			return r.spanning(r.operator(e.Op, e.OpPos, e.X, e.Y), start, end)
-		}
-		r.spans[placeOf(e.OpPos)] = span{placeOf(start), placeOf(end)}
+		return r.binary(e)
 	case *syntax.CallExpr:
-		r.call(e)
+		return r.call(e)
 	case *syntax.Comprehension:
 		for _, clause := range e.Clauses {
 			switch clause := clause.(type) {
 			case *syntax.ForClause:
 				r.bind(clause.Vars)
-				r.test("for", clause.For, clause.X)
-				clause.Vars, clause.X = r.target(clause.Vars), r.expr(clause.X)
+				clause.Vars = r.target(clause.Vars)
+				clause.X = r.elements(clause.For, clause.X)
 			case *syntax.IfClause:
-				r.test("if", clause.If, clause.Cond)
-				clause.Cond = r.expr(clause.Cond)
+				clause.Cond = r.condition("if", clause.If, clause.Cond)
 			}
 		}
-		e.Body = r.expr(e.Body)
+		e.Body, _ = r.expr(e.Body)
+		return e, span{placeOf(e.Lbrack), after(e.Rbrack)}
 	case *syntax.CondExpr:
-		r.test("if", e.If, e.Cond)
-		e.Cond, e.True, e.False = r.expr(e.Cond), r.expr(e.True), r.expr(e.False)
+		e.Cond = r.condition("if", e.If, e.Cond)
+		var t, f span
+		e.True, t = r.expr(e.True)
+		e.False, f = r.expr(e.False)
+		return e, span{t.start, f.end}
 	case *syntax.DictEntry:
-		r.spans[placeOf(e.Colon)] = spanOf(e.Key)
-		e.Key, e.Value = r.expr(e.Key), r.expr(e.Value)
+		var k, v span
+		e.Key, k = r.expr(e.Key)
+		e.Value, v = r.expr(e.Value)
+		r.spans[placeOf(e.Colon)] = k
+		return e, span{k.start, v.end}
 	case *syntax.DictExpr:
 		r.exprs(e.List)
+		return e, span{placeOf(e.Lbrace), after(e.Rbrace)}
 	case *syntax.DotExpr:
-		start, end := e.Span()
-		e.X = r.expr(e.X)
-		if name := builtins.MethodName(e.Name.Name); name != "" {
-			return r.spanning(call(name, e.Name.NamePos, e.X), start, end)
+		var x span
+		e.X, x = r.expr(e.X)
+		name := spanOf(e.Name)
+		at := span{x.start, name.end}
+		if method := builtins.MethodName(e.Name.Name); method != "" {
+			r.spans[placeOf(e.Name.NamePos)] = at
+			return call(method, e.Name.NamePos, e.X), at
 		}
-		r.spans[placeOf(e.Dot)] = spanOf(e.Name)
+		r.spans[placeOf(e.Dot)] = name
+		return e, at
 	case *syntax.IndexExpr:
-		r.spans[placeOf(e.Lbrack)] = spanOf(e.Y)
-		e.X, e.Y = r.expr(e.X), r.expr(e.Y)
+		var x, y span
+		e.X, x = r.expr(e.X)
+		e.Y, y = r.expr(e.Y)
+		r.spans[placeOf(e.Lbrack)] = y
+		return e, span{x.start, after(e.Rbrack)}
 	case *syntax.LambdaExpr:
 		r.params(e.Params)
-		e.Body = r.expr(e.Body)
+		var body span
+		e.Body, body = r.expr(e.Body)
+		return e, span{placeOf(e.Lambda), body.end}
 	case *syntax.ListExpr:
 		r.exprs(e.List)
+		return e, span{placeOf(e.Lbrack), after(e.Rbrack)}
 	case *syntax.ParenExpr:
-		e.X = r.expr(e.X)
+		e.X, _ = r.expr(e.X)
+		return e, span{placeOf(e.Lparen), after(e.Rparen)}
 	case *syntax.SliceExpr:
-		r.spans[placeOf(e.Lbrack)] = spanOf(e)
-		e.X = r.expr(e.X)
+		var x span
+		e.X, x = r.expr(e.X)
 		for _, part := range []*syntax.Expr{&e.Lo, &e.Hi, &e.Step} {
 			if *part != nil {
-				*part = r.expr(*part)
+				*part, _ = r.expr(*part)
 			}
 		}
+		at := span{x.start, after(e.Rbrack)}
+		r.spans[placeOf(e.Lbrack)] = at
+		return e, at
 	case *syntax.TupleExpr:
-		r.exprs(e.List)
+		at := span{placeOf(e.Lparen), after(e.Rparen)}
+		var elem span
+		for i := range e.List {
+			e.List[i], elem = r.expr(e.List[i])
+			if e.Lparen.IsValid() {
+				continue
+			}
+			if i == 0 {
+				at.start = elem.start
+			}
+			at.end = elem.end
+		}
+		if len(e.List) == 0 {
+			return e, at
+		}
+		pos, _ := e.List[0].Span()
+		if e.Lparen.IsValid() {
+			pos = e.Lparen
+		}
+		return call(builtins.TupleName, pos, e.List...), at
 	case *syntax.UnaryExpr:
-		if e.Op == syntax.NOT {
-			r.test("not", e.OpPos, e.X)
+		at := span{placeOf(e.OpPos), after(e.OpPos)}
+		switch {
+		case e.X == nil: // the * of def f(*, x)
+		case e.Op == syntax.NOT:
+			e.X = r.condition("not", e.OpPos, e.X)
+			at.end = r.tests[len(r.tests)-1].end
+		default:
+			var x span
+			e.X, x = r.expr(e.X)
+			at.end = x.end
 		}
-		if e.X != nil { // nil in def f(*, x)
-			e.X = r.expr(e.X)
-		}
+		return e, at
 	}
-	return e
+	return e, spanOf(e) // an identifier or a literal
+}
+
+func isTuple(e syntax.Expr) bool {
+	switch e := e.(type) {
+	case *syntax.TupleExpr:
+		return true
+	case *syntax.ParenExpr:
+		return isTuple(e.X)
+	}
+	return false
+}
+
+// after is the place behind a closing bracket.
+func after(p syntax.Position) place { return place{p.Line, p.Col + 1} }
+
+func (r rewriter) binary(e *syntax.BinaryExpr) (syntax.Expr, span) {
+	var x, y span
+	switch e.Op {
+	case syntax.EQ: // name=value in a call
+		x = spanOf(e.X)
+		e.Y, y = r.expr(e.Y)
+		return e, span{x.start, y.end}
+	case syntax.AND, syntax.OR:
+		e.X = r.condition(e.Op.String(), e.OpPos, e.X)
+		x = r.tests[len(r.tests)-1].span
+	default:
+		e.X, x = r.expr(e.X)
+	}
+	e.Y, y = r.expr(e.Y)
+	at := span{x.start, y.end}
+	if builtins.OperatorName(e.Op) != "" {
+		r.spans[placeOf(e.OpPos)] = at
+		return r.operator(e.Op, e.OpPos, e.X, e.Y), at
+	}
+	if e.Op != syntax.AND && e.Op != syntax.OR {
+		r.spans[placeOf(e.OpPos)] = at
+	}
+	return e, at
 }
 
 // call moves a call to the name that is called.
-func (r rewriter) call(e *syntax.CallExpr) {
+func (r rewriter) call(e *syntax.CallExpr) (syntax.Expr, span) {
 	switch fn := e.Fn.(type) {
 	case *syntax.Ident:
 		e.Lparen = fn.NamePos
 	case *syntax.DotExpr:
 		e.Lparen = fn.Name.NamePos
 	}
-	r.calls[placeOf(e.Lparen)] = e
-	e.Fn = r.expr(e.Fn)
-	r.exprs(e.Args)
+	args := make([]argument, len(e.Args))
+	var fn span
+	e.Fn, fn = r.expr(e.Fn)
+	for i, a := range e.Args {
+		var at span
+		if kw, ok := a.(*syntax.BinaryExpr); ok && kw.Op == syntax.EQ {
+			args[i].name = kw.X.(*syntax.Ident).Name
+			a = kw.Y
+		}
+		args[i].value = a
+		e.Args[i], at = r.expr(e.Args[i])
+		args[i].span = at
+	}
+	r.calls[placeOf(e.Lparen)] = args
+	return e, span{fn.start, after(e.Rparen)}
 }
 
 // operator is a call of the function that stands for an operator.
@@ -312,23 +493,25 @@ func call(name string, pos syntax.Position, args ...syntax.Expr) *syntax.CallExp
 	return &syntax.CallExpr{Fn: &syntax.Ident{Name: name, NamePos: pos}, Lparen: pos, Args: args, Rparen: pos}
 }
 
-// spanning gives a call that replaces an expression the expression's span.
-func (r rewriter) spanning(c *syntax.CallExpr, start, end syntax.Position) *syntax.CallExpr {
-	r.spans[placeOf(c.Lparen)] = span{placeOf(start), placeOf(end)}
-	c.Fn.(*syntax.Ident).NamePos = start
-	end.Col-- // the span of a call ends behind its parenthesis
-	c.Rparen = end
-	return c
+// An argument is one of a call, as it stands in the file.
+type argument struct {
+	name  string // of a keyword; "" is one by position
+	value syntax.Expr
+	span
 }
 
-// argument returns the span of a keyword argument of the call at a place.
-func (ix *index) argument(at place, keyword string) (span, bool) {
-	if c := ix.calls[at]; c != nil {
-		for _, a := range c.Args {
-			if kw, ok := a.(*syntax.BinaryExpr); ok && kw.Op == syntax.EQ && kw.X.(*syntax.Ident).Name == keyword {
-				return spanOf(kw), true
-			}
+// argument returns the span of a keyword argument of the call at a place; of
+// one of its elements if it is a list in the script and elem is not 0, which
+// counts them from 1.
+func (ix *index) argument(at place, keyword string, elem int) (span, bool) {
+	for _, a := range ix.calls[at] {
+		if a.name != keyword {
+			continue
 		}
+		if list, ok := a.value.(*syntax.ListExpr); ok && 0 < elem && elem <= len(list.List) {
+			return spanOf(list.List[elem-1]), true
+		}
+		return a.span, true
 	}
 	return span{}, false
 }

@@ -2,9 +2,8 @@ package kube
 
 import (
 	"fmt"
+	"slices"
 	"strings"
-
-	"k8s.io/apimachinery/pkg/api/resource"
 
 	"github.com/kfs-project/kfs/dag"
 )
@@ -23,16 +22,44 @@ func Check(p *dag.Pipeline) error {
 		if image := s.Image(); strings.ContainsFunc(fixed(image), func(r rune) bool { return r <= ' ' }) {
 			fault("image %q: want no spaces", dag.Display(image))
 		}
-		checkEnv(s, fault)
-		checkMounts(s, fault)
-		checkResources(s, fault)
+		for _, v := range s.Volumes {
+			name, _ := v.Get("name").(string)
+			if err := CheckLabel(name); err != nil && !dag.HasRefs(name) {
+				fault("volume name %v", err)
+			}
+		}
+		checkContainer(s.Container, fault)
+		for _, c := range slices.Concat(s.InitContainers, s.Sidecars) {
+			name, _ := c.Get("name").(string)
+			fault := func(format string, args ...any) {
+				fault("container %q: "+format, append([]any{dag.Display(name)}, args...)...)
+			}
+			if err := CheckLabel(name); name != "" && err != nil && !dag.HasRefs(name) {
+				fault("its name is %v", err)
+			}
+			if image, _ := c.Get("image").(string); image == "" {
+				fault("it has no image")
+			}
+			checkContainer(c, fault)
+			for _, m := range objects(c.Get("volumeMounts")) {
+				if !slices.ContainsFunc(s.Volumes, func(v dag.Object) bool { return v.Get("name") == m.Get("name") }) {
+					fault("it mounts volume %q, which the step does not have", dag.Display(fmt.Sprint(m.Get("name"))))
+				}
+			}
+		}
 	}
 	return faults.Err()
 }
 
-func checkEnv(s *dag.Step, fault func(string, ...any)) {
+func checkContainer(c dag.Object, fault func(string, ...any)) {
+	checkEnv(c, fault)
+	checkMounts(c, fault)
+	checkResources(c, fault)
+}
+
+func checkEnv(c dag.Object, fault func(string, ...any)) {
 	seen := map[string]bool{}
-	for _, env := range objects(s.Container.Get("env")) {
+	for _, env := range objects(c.Get("env")) {
 		name, _ := env.Get("name").(string)
 		if err := CheckEnvName(name); err != nil && !dag.HasRefs(name) {
 			fault("variable %v", err)
@@ -44,14 +71,8 @@ func checkEnv(s *dag.Step, fault func(string, ...any)) {
 	}
 }
 
-func checkMounts(s *dag.Step, fault func(string, ...any)) {
-	for _, v := range s.Volumes {
-		name, _ := v.Get("name").(string)
-		if err := CheckLabel(name); err != nil && !dag.HasRefs(name) {
-			fault("volume name %v", err)
-		}
-	}
-	for _, m := range objects(s.Container.Get("volumeMounts")) {
+func checkMounts(c dag.Object, fault func(string, ...any)) {
+	for _, m := range objects(c.Get("volumeMounts")) {
 		if at, _ := m.Get("mountPath").(string); at == "" || strings.Contains(fixed(at), ":") {
 			fault("mount path %q: want a path without a colon", dag.Display(at))
 		}
@@ -60,23 +81,23 @@ func checkMounts(s *dag.Step, fault func(string, ...any)) {
 
 // checkResources finds requests above their limits, and extended resources
 // whose request is not their limit.
-func checkResources(s *dag.Step, fault func(string, ...any)) {
-	limits, _ := s.Container.Get("resources", "limits").(dag.Object)
-	requests, _ := s.Container.Get("resources", "requests").(dag.Object)
+func checkResources(c dag.Object, fault func(string, ...any)) {
+	limits, _ := c.Get("resources", "limits").(dag.Object)
+	requests, _ := c.Get("resources", "requests").(dag.Object)
 	for _, r := range requests {
-		limitText, _ := limits.Get(r.Name).(string)
+		limitText, _ := scalarText(limits.Get(r.Name))
 		if limitText == "" && !fractional(r.Name) {
 			fault("it requests %s without a limit: the two must be equal", r.Name)
 		}
-		requestText, _ := r.Value.(string)
-		limit, err1 := resource.ParseQuantity(limitText)
-		request, err2 := resource.ParseQuantity(requestText)
+		requestText, _ := scalarText(r.Value)
+		limit, err1 := parseQuantity(limitText)
+		request, err2 := parseQuantity(requestText)
 		if err1 != nil || err2 != nil {
 			continue // unset, known only at run time, or reported where it was set
 		}
-		if request.Cmp(limit) > 0 {
+		if request.Cmp(limit.Rat) > 0 {
 			fault("its %s request %s is above its limit %s", r.Name, requestText, limitText)
-		} else if !fractional(r.Name) && request.Cmp(limit) != 0 {
+		} else if !fractional(r.Name) && request.Cmp(limit.Rat) != 0 {
 			fault("its %s request %s is not its limit %s: the two must be equal", r.Name, requestText, limitText)
 		}
 	}

@@ -3,6 +3,7 @@
 // a container.
 //
 //	CheckQuantity   a quantity of a resource, as text
+//	TypeOf, Fit     the types of core/v1, and whether a tree fits one
 //	CheckLabel      the name of a volume, container or service
 //	CheckSubdomain  the name of most other objects
 //	Check           the rules between the fields of a pipeline's steps
@@ -11,8 +12,6 @@ package kube
 import (
 	"fmt"
 	"strings"
-
-	"k8s.io/apimachinery/pkg/api/resource"
 
 	"github.com/kfs-project/kfs/dag"
 )
@@ -23,14 +22,14 @@ func CheckQuantity(resourceName, text string) error {
 	if _, ok := dag.SoleRef(text); ok {
 		return nil
 	}
-	q, err := resource.ParseQuantity(text)
+	q, err := parseQuantity(text)
 	if err != nil {
 		return fmt.Errorf("%s %q is not a quantity: want a number with an optional unit, such as %s", resourceName, dag.Display(text), example(resourceName))
 	}
 	if q.Sign() < 0 {
 		return fmt.Errorf("%s %q: want no less than 0", resourceName, text)
 	}
-	if !fractional(resourceName) && !q.RoundUp(0) {
+	if !fractional(resourceName) && !q.IsInt() {
 		return fmt.Errorf("%s %q: want a whole number", resourceName, text)
 	}
 	return nil
@@ -45,7 +44,7 @@ func example(name string) string {
 	switch name {
 	case "cpu":
 		return `"500m" or "2"`
-	case "memory", "ephemeral-storage":
+	case "memory", "ephemeral-storage", "storage":
 		return `"512Mi" or "2G"`
 	}
 	return `"1"`
@@ -78,6 +77,38 @@ func dnsLabel(s string) bool {
 		!strings.ContainsFunc(s, func(r rune) bool {
 			return !('a' <= r && r <= 'z' || '0' <= r && r <= '9' || r == '-')
 		})
+}
+
+// CheckLabelName returns what is wrong with the name of a label or annotation,
+// or nil: a name, with a DNS subdomain and a slash before it or without.
+func CheckLabelName(name string) error {
+	prefix, rest, ok := strings.Cut(name, "/")
+	if !ok {
+		prefix, rest = "", name
+	}
+	if rest == "" || !labelText(rest) || ok && CheckSubdomain(prefix) != nil {
+		return fmt.Errorf(`%q: want at most 63 letters, digits and _.- with a letter or digit at either end, such as "team" or "example.com/team"`, dag.Display(name))
+	}
+	return nil
+}
+
+// CheckLabelValue returns what is wrong with the value of a label, or nil.
+func CheckLabelValue(value string) error {
+	if !labelText(value) {
+		return fmt.Errorf("%q: want at most 63 letters, digits and _.- with a letter or digit at either end", dag.Display(value))
+	}
+	return nil
+}
+
+// labelText reports whether s may be the value of a label; "" may.
+func labelText(s string) bool {
+	alnum := func(c byte) bool { return 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' }
+	for i := range len(s) {
+		if !alnum(s[i]) && (i == 0 || i == len(s)-1 || !strings.ContainsRune("_.-", rune(s[i]))) {
+			return false
+		}
+	}
+	return len(s) <= 63
 }
 
 // CheckEnvName returns what is wrong with the name of an environment

@@ -19,6 +19,7 @@ const Member = "pipeline.yaml"
 // the manifest itself. An archive's times are zero, so that equal manifests
 // give equal archives.
 func Archive(name string, manifest []byte) ([]byte, error) {
+	name = strings.ToLower(name)
 	switch {
 	case strings.HasSuffix(name, ".tar.gz"), strings.HasSuffix(name, ".tgz"):
 		return tarGz(manifest)
@@ -26,6 +27,12 @@ func Archive(name string, manifest []byte) ([]byte, error) {
 		return zipped(manifest)
 	}
 	return manifest, nil
+}
+
+// IsArchive reports whether Archive makes an archive for the name.
+func IsArchive(name string) bool {
+	packed, _ := Archive(name, nil)
+	return packed != nil
 }
 
 func tarGz(manifest []byte) ([]byte, error) {

@@ -11,7 +11,6 @@ package argo
 
 import (
 	"cmp"
-	"maps"
 	"slices"
 	"strconv"
 	"time"
@@ -46,13 +45,13 @@ func Compile(p *dag.Pipeline, opts Options) []byte {
 // Workflow returns the manifest of a valid pipeline.
 func Workflow(p *dag.Pipeline, opts Options) dag.Object {
 	c := compiler{p: p, opts: opts, consumed: map[dag.Ref]bool{}}
-	for _, s := range p.Steps {
-		for _, r := range s.Refs() {
-			c.consumed[r] = true
+	for _, g := range p.Groups {
+		if g.Kind == dag.GroupExitHandler {
+			c.exit = g.Exit
 		}
 	}
 	entry := dag.K8sName(p.Name)
-	for i := 2; p.Step(entry) != nil; i++ {
+	for i := 2; p.Step(entry) != nil || p.GroupNamed(entry) != nil; i++ {
 		entry = dag.K8sName(p.Name) + "-" + strconv.Itoa(i)
 	}
 
@@ -62,12 +61,24 @@ func Workflow(p *dag.Pipeline, opts Options) dag.Object {
 	}
 	annotations.Set(dag.PythonJSON(c.pipelineSpec()), "pipelines.kubeflow.org/pipeline_spec")
 
-	templates := []dag.Object{c.dagTemplate(entry)}
+	root := c.tree(entry)
+	templates := dagTemplates(root)
 	for _, s := range p.Steps {
 		templates = append(templates, c.stepTemplate(s))
 	}
 	byName(templates)
 
+	spec := dag.Object{
+		{Name: "entrypoint", Value: entry},
+		{Name: "templates", Value: list(templates)},
+		{Name: "arguments", Value: dag.Object{{Name: "parameters", Value: list(c.arguments())}}},
+		{Name: "serviceAccountName", Value: "pipeline-runner"},
+	}
+	if len(root.files) > 0 {
+		spec.Set(list(workflowArtifacts(root)), "arguments", "artifacts")
+	}
+	c.conf(&spec, c.exit)
+	c.passByVolume(&spec)
 	return dag.Object{
 		{Name: "apiVersion", Value: "argoproj.io/v1alpha1"},
 		{Name: "kind", Value: "Workflow"},
@@ -76,19 +87,16 @@ func Workflow(p *dag.Pipeline, opts Options) dag.Object {
 			{Name: "annotations", Value: annotations},
 			{Name: "labels", Value: dag.Object{{Name: "pipelines.kubeflow.org/kfp_sdk_version", Value: sdkVersion}}},
 		}},
-		{Name: "spec", Value: dag.Object{
-			{Name: "entrypoint", Value: entry},
-			{Name: "templates", Value: list(templates)},
-			{Name: "arguments", Value: dag.Object{{Name: "parameters", Value: list(c.arguments())}}},
-			{Name: "serviceAccountName", Value: "pipeline-runner"},
-		}},
+		{Name: "spec", Value: spec},
 	}
 }
 
 type compiler struct {
 	p        *dag.Pipeline
 	opts     Options
-	consumed map[dag.Ref]bool // by any step
+	consumed map[dag.Ref]bool // outputs that are used as parameters
+	nodes    map[string]*node // by name; "" is the pipeline itself
+	exit     string           // the step of the exit handler; "" is none
 }
 
 // pipelineSpec is what KFP's user interface shows of the pipeline.
@@ -135,43 +143,14 @@ func (c *compiler) arguments() []dag.Object {
 	return args
 }
 
-func (c *compiler) dagTemplate(name string) dag.Object {
-	edges := c.p.Edges()
-	var tasks []dag.Object
-	params := map[string]bool{}
-	for _, s := range c.p.Steps {
-		task := dag.Object{{Name: "name", Value: s.Name}, {Name: "template", Value: s.Name}}
-		if needs := slices.Sorted(slices.Values(edges[s.Name])); len(needs) > 0 {
-			task.Set(list(needs), "dependencies")
-		}
-		var args []dag.Object
-		for _, r := range inputs(s) {
-			value := "{{inputs.parameters." + fullName(r) + "}}"
-			if r.Kind == dag.RefOutput {
-				value = "{{tasks." + r.Step + ".outputs.parameters." + fullName(r) + "}}"
-			} else {
-				params[r.Name] = true
-			}
-			args = append(args, dag.Object{{Name: "name", Value: fullName(r)}, {Name: "value", Value: value}})
-		}
-		if args != nil {
-			task.Set(dag.Object{{Name: "parameters", Value: list(args)}}, "arguments")
-		}
-		tasks = append(tasks, task)
-	}
-	byName(tasks)
-
-	t := dag.Object{{Name: "name", Value: name}}
-	if len(params) > 0 {
-		t.Set(named(slices.Sorted(maps.Keys(params))), "inputs", "parameters")
-	}
-	t.Set(list(tasks), "dag", "tasks")
-	return t
-}
-
 func (c *compiler) stepTemplate(s *dag.Step) dag.Object {
-	container, patch := c.container(s)
-	t := dag.Object{{Name: "name", Value: s.Name}, {Name: "container", Value: container}}
+	t := dag.Object{{Name: "name", Value: s.Name}}
+	var patch dag.Object
+	if s.Resource != nil {
+		t.Set(resource(s.Resource), "resource")
+	} else {
+		t.Set(c.container(s, &patch), "container")
+	}
 	if refs := inputs(s); len(refs) > 0 {
 		var names []string
 		for _, r := range refs {
@@ -179,18 +158,27 @@ func (c *compiler) stepTemplate(s *dag.Step) dag.Object {
 		}
 		t.Set(named(names), "inputs", "parameters")
 	}
-	c.outputs(&t, s)
-	t.Set(dag.Object{
-		{Name: "pipelines.kubeflow.org/kfp_sdk_version", Value: sdkVersion},
-		{Name: "pipelines.kubeflow.org/pipeline-sdk-type", Value: "kfp"},
-		{Name: "pipelines.kubeflow.org/enable_caching", Value: "true"},
-	}, "metadata", "labels")
+	if len(s.Artifacts) > 0 {
+		t.Set(list(inputArtifacts(s)), "inputs", "artifacts")
+	}
+	if s.Resource != nil {
+		resourceOutputs(&t, s)
+	} else {
+		c.outputs(&t, s)
+	}
+	nodeSelector(&t, &patch, s)
+	scheduling(&t, s)
+	t.Set(metadata(s), "metadata")
 	if r := retryStrategy(s.Retry); r != nil {
 		t.Set(r, "retryStrategy")
 	}
 	if s.Timeout != "" {
 		t.Set(number(s.Timeout), "activeDeadlineSeconds")
 	}
+	if s.ServiceAccount != "" {
+		t.Set(expand(s.ServiceAccount), "serviceAccountName")
+	}
+	c.moreContainers(&t, &patch, s)
 	if len(s.Volumes) > 0 {
 		volumes := slices.Clone(s.Volumes)
 		byName(volumes)
@@ -202,14 +190,24 @@ func (c *compiler) stepTemplate(s *dag.Step) dag.Object {
 	return t
 }
 
-// container returns the step's container, and the podSpecPatch with those of
-// its resources that only the run will know: a Workflow has no place for them
-// in the container, whose quantities the API server reads.
-func (c *compiler) container(s *dag.Step) (container dag.Object, patch dag.Object) {
-	container = s.Container.Sorted()
+// container returns the step's container, and adds those of its resources that
+// only the run will know to the podSpecPatch.
+func (c *compiler) container(s *dag.Step, patch *dag.Object) dag.Object {
+	container := slices.Clone(s.Container)
+	podEnv(&container, s)
+	container = container.Sorted()
 	if c.opts.Image != nil {
 		container.Set(c.opts.Image(s.Image()), "image")
 	}
+	container = fixedResources(container, patch, "containers", "main")
+	return expandTree(container).(dag.Object)
+}
+
+// fixedResources returns the container without those of its resources that
+// only the run will know, and adds these to the podSpecPatch, to the container
+// of the name in the list: a Workflow has no place for them in the container,
+// whose quantities are read before.
+func fixedResources(container dag.Object, patch *dag.Object, list, name string) dag.Object {
 	resources, _ := container.Get("resources").(dag.Object)
 	var fixed, dynamic dag.Object
 	for _, kind := range []string{"limits", "requests"} {
@@ -229,14 +227,16 @@ func (c *compiler) container(s *dag.Step) (container dag.Object, patch dag.Objec
 		}
 	}
 	if dynamic != nil {
-		container = slices.DeleteFunc(container, func(m dag.Member) bool { return m.Name == "resources" && fixed == nil })
-		main := dag.Object{{Name: "name", Value: "main"}, {Name: "resources", Value: dynamic}}
-		patch = dag.Object{{Name: "containers", Value: []any{main}}}
+		patch.Append(list, dag.Object{{Name: "name", Value: name}, {Name: "resources", Value: dynamic}})
 	}
-	if fixed != nil {
-		container.Set(fixed, "resources")
+	switch {
+	case fixed == nil && dynamic == nil:
+		return container
+	case fixed == nil:
+		return slices.DeleteFunc(slices.Clone(container), func(m dag.Member) bool { return m.Name == "resources" })
 	}
-	return expandTree(container).(dag.Object), patch
+	container.Set(fixed, "resources")
+	return container
 }
 
 // patchable reports whether KFP moves a quantity of the resource that is known
@@ -255,11 +255,18 @@ func (c *compiler) outputs(t *dag.Object, s *dag.Step) {
 	if len(s.Outputs) == 0 {
 		return
 	}
-	outputs := slices.Clone(s.Outputs)
+	var outputs []dag.Output
+	var parameters, artifacts []dag.Object
+	for _, o := range s.Outputs {
+		if name, page := dag.PageOutput(o.Name); page {
+			artifacts = append(artifacts, dag.Object{{Name: "name", Value: name}, {Name: "path", Value: o.Path}})
+		} else {
+			outputs = append(outputs, o)
+		}
+	}
 	slices.SortFunc(outputs, func(a, b dag.Output) int {
 		return cmp.Compare(dag.FullName(s.Name, a.Name), dag.FullName(s.Name, b.Name))
 	})
-	var parameters, artifacts []dag.Object
 	for _, o := range outputs {
 		name := dag.FullName(s.Name, o.Name)
 		if c.consumed[dag.Ref{Kind: dag.RefOutput, Step: s.Name, Name: o.Name}] {
@@ -308,15 +315,26 @@ func retryStrategy(r *dag.Retry) dag.Object {
 
 // inputs returns the values that a step's template takes, sorted by name.
 func inputs(s *dag.Step) []dag.Ref {
-	refs := slices.DeleteFunc(s.Refs(), func(r dag.Ref) bool { return r.Kind != dag.RefParam && r.Kind != dag.RefOutput })
+	refs := slices.DeleteFunc(s.TextRefs(), func(r dag.Ref) bool { return r.OfRun() })
 	slices.SortFunc(refs, func(a, b dag.Ref) int { return cmp.Compare(fullName(a), fullName(b)) })
 	return refs
 }
 
 // fullName is the name by which a template knows a value.
 func fullName(r dag.Ref) string {
-	if r.Kind == dag.RefOutput {
+	switch {
+	case r.Kind == dag.RefOutput || r.Kind == dag.RefCollected:
 		return dag.FullName(r.Step, r.Name)
+	case r.Kind == dag.RefOneOf:
+		name := "one-of"
+		for _, o := range r.Outputs() {
+			name += "-" + fullName(o)
+		}
+		return name
+	case r.Kind == dag.RefItem && r.Name != "":
+		return r.Step + "-subvar-" + r.Name
+	case r.Kind == dag.RefItem:
+		return r.Step
 	}
 	return r.Name
 }
@@ -329,6 +347,8 @@ func expand(text string) string {
 			return "{{workflow.uid}}"
 		case dag.RefRunName:
 			return "{{workflow.name}}"
+		case dag.RefExecutionID:
+			return "{{workflow.uid}}-{{pod.name}}"
 		}
 		return "{{inputs.parameters." + fullName(r) + "}}"
 	})

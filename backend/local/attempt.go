@@ -45,8 +45,12 @@ type attempt struct {
 	kill     *time.Timer // sends SIGKILL when the grace is over
 }
 
+// folders makes of a step's name, with the rounds of its loops, one that means
+// nothing to a shell: work[2] becomes work.2.
+var folders = strings.NewReplacer("[", ".", "]", "", "~", "-r")
+
 func (x *Executor) newAttempt(e *engine.Attempt) *attempt {
-	sub := filepath.Join("steps", e.Step, strconv.Itoa(e.Number))
+	sub := filepath.Join("steps", folders.Replace(e.Step), strconv.Itoa(e.Number))
 	a := &attempt{Attempt: e, x: x, dir: filepath.Join(x.dir, sub), log: filepath.Join(x.cfg.Dir, sub, "log")}
 	a.last = engine.Observation{ID: e.ID, Phase: engine.PhasePending}
 	a.tail.max = x.cfg.MaxLine
@@ -157,12 +161,25 @@ func (a *attempt) prepare() (*os.File, error) {
 			return nil, err
 		}
 	}
+	for _, f := range a.Artifacts {
+		if err := os.MkdirAll(filepath.Dir(a.inPath(f)), 0o777); err != nil {
+			return nil, err
+		}
+		if err := os.WriteFile(a.inPath(f), []byte(f.Text), 0o666); err != nil {
+			return nil, err
+		}
+	}
 	return os.OpenFile(a.log, os.O_CREATE|os.O_EXCL|os.O_WRONLY|os.O_APPEND, 0o666)
 }
 
 // outPath is where the process leaves the output.
 func (a *attempt) outPath(o dag.Output) string {
 	return filepath.Join(a.dir, "out", path.Clean(o.Path))
+}
+
+// inPath is where the process finds a file that it takes.
+func (a *attempt) inPath(f dag.Artifact) string {
+	return filepath.Join(a.dir, "in", path.Clean(f.Path))
 }
 
 func (a *attempt) target() (*images.Exec, error) {
@@ -177,10 +194,16 @@ func (a *attempt) target() (*images.Exec, error) {
 // command returns the process to start.
 func (a *attempt) command(target *images.Exec) (*exec.Cmd, error) {
 	rewrite := a.rewriter()
+	template := a.Template
+	if template == nil {
+		template = a.Container
+	}
+	// Only the author's own text is rewritten; values are data.
+	filled := func(text string) string { return a.Fill(rewrite(text)) }
 	// As the kubelet does it, only the variables of the step expand.
 	own := map[string]string{}
 	env := a.x.baseEnv(target)
-	list, _ := a.Container.Get("env").([]any)
+	list, _ := template.Get("env").([]any)
 	for _, e := range list {
 		v, _ := e.(dag.Object)
 		name, _ := v.Get("name").(string)
@@ -188,7 +211,7 @@ func (a *attempt) command(target *images.Exec) (*exec.Cmd, error) {
 		if name == "" || !isText && v.Get("valueFrom") != nil {
 			continue
 		}
-		own[name] = rewrite(expand(value, own))
+		own[name] = expand(filled(value), own)
 	}
 	for name, value := range own {
 		env[name] = value
@@ -197,13 +220,13 @@ func (a *attempt) command(target *images.Exec) (*exec.Cmd, error) {
 
 	argv := append([]string{}, target.Command...)
 	for _, field := range []string{"command", "args"} {
-		list, _ := a.Container.Get(field).([]any)
+		list, _ := template.Get(field).([]any)
 		for _, v := range list {
 			text, ok := v.(string)
 			if !ok {
 				return nil, fmt.Errorf("%s holds %v: want texts", field, v)
 			}
-			argv = append(argv, rewrite(expand(text, own)))
+			argv = append(argv, expand(filled(text), own))
 		}
 	}
 	if len(argv) == 0 {

@@ -10,6 +10,7 @@
 //	attempt.json   what was started
 //	log            what it wrote to stdout and stderr
 //	work/          its working folder, unless the stand-in names another one
+//	in/            the files that it takes
 //	out/           its outputs; the path of an output, where it stands in the
 //	               command, arguments or environment, becomes one in here
 //
@@ -31,7 +32,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"regexp"
 	"strings"
 	"sync"
 	"time"
@@ -70,7 +70,12 @@ type Executor struct {
 	report   func(engine.Observation)
 }
 
-var shellSafe = regexp.MustCompile(`^[A-Za-z0-9/._+@%,:-]+$`)
+// shellSafe reports whether no character of a path means something to a shell.
+func shellSafe(path string) bool {
+	return !strings.ContainsFunc(path, func(r rune) bool {
+		return !('a' <= r && r <= 'z' || 'A' <= r && r <= 'Z' || '0' <= r && r <= '9' || strings.ContainsRune("/._+@%,:-", r))
+	})
+}
 
 // New returns an executor for one run. It makes cfg.Dir and sees that it can
 // be written.
@@ -109,9 +114,9 @@ func New(cfg Config) (*Executor, error) {
 		attempts: map[string]*attempt{},
 		latest:   map[string]*attempt{},
 	}
-	if !shellSafe.MatchString(dir) {
+	if !shellSafe(dir) {
 		// A path of an output stands in shell commands, mostly unquoted.
-		if tmp, err := os.MkdirTemp("", "kfs-"); err == nil && shellSafe.MatchString(tmp) {
+		if tmp, err := os.MkdirTemp("", "kfs-"); err == nil && shellSafe(tmp) {
 			if err := os.Symlink(dir, filepath.Join(tmp, "run")); err == nil {
 				x.dir, x.link = filepath.Join(tmp, "run"), tmp
 			}
@@ -147,10 +152,19 @@ func (x *Executor) Close() error {
 }
 
 // Check implements engine.Executor: each step's image must have a command that
-// stands in for it, and its program and folder must exist.
+// stands in for it, its program and folder must exist, and it must be the
+// step's only container. A step that has no container, because it changes an
+// object of the cluster, cannot run.
 func (x *Executor) Check(_ context.Context, p *dag.Pipeline, args map[string]string) error {
 	var faults dag.Errors
 	for _, s := range p.Steps {
+		if s.Resource != nil {
+			faults = append(faults, noCluster(s))
+			continue
+		}
+		if fault := noContainers(s); fault != nil {
+			faults = append(faults, fault)
+		}
 		fill := func(text string) (string, bool) { return fillArgs(text, args) }
 		image, known := fill(s.Image())
 		if !known {
@@ -318,21 +332,7 @@ func Warnings(p *dag.Pipeline) dag.Errors {
 		}
 	}
 	for _, s := range p.Steps {
-		for _, v := range s.Volumes {
-			if name, ok := v.Get("name").(string); ok {
-				miss(s, fmt.Sprintf("volume %q", dag.Display(name)))
-			}
-		}
-		list, _ := s.Container.Get("env").([]any)
-		for _, e := range list {
-			v, _ := e.(dag.Object)
-			if name, ok := v.Get("name").(string); ok && v.Get("valueFrom") != nil {
-				miss(s, fmt.Sprintf("variable %q", dag.Display(name)))
-			}
-		}
-		if s.Container.Get("envFrom") != nil {
-			miss(s, "envFrom")
-		}
+		unmet(s, func(thing string) { miss(s, thing) })
 	}
 	var warnings dag.Errors
 	for _, thing := range what {
@@ -342,6 +342,9 @@ func Warnings(p *dag.Pipeline) dag.Errors {
 		}
 		warnings = append(warnings, &dag.Error{Pos: steps[thing][0].Pos, Msg: fmt.Sprintf(
 			"only a cluster has %s; as a process, a step runs without it: %s", thing, join(names))})
+	}
+	if p.Conf != nil && p.Conf.Timeout > 0 {
+		warnings = append(warnings, &dag.Error{Pos: p.Pos, Msg: "only a cluster ends a run at the timeout of its pipeline; here it goes on"})
 	}
 	return warnings
 }

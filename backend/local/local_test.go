@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -186,6 +187,54 @@ images:
 	warnings := Warnings(&dag.Pipeline{Steps: []*dag.Step{s}})
 	if len(warnings) != 1 || !strings.Contains(warnings[0].Msg, `variable "SECRET_REF"`) {
 		t.Errorf("warnings %v", warnings)
+	}
+}
+
+// TestOnlyOnCluster shows what is said of a step that asks for what a process
+// does not get.
+func TestOnlyOnCluster(t *testing.T) {
+	s := sh("s", "true")
+	s.Pos = dag.Pos{File: "p.star", Line: 3, Col: 5}
+	s.Container.Set(dag.Object{{Name: "nvidia.com/gpu", Value: "1"}, {Name: "cpu", Value: "1"}}, "resources", "limits")
+	s.Container.Set(dag.Object{}, "livenessProbe")
+	s.Container.Set(false, "tty")
+	s.NodeSelector = dag.Object{{Name: "pool", Value: "a"}}
+	s.Labels = dag.Object{{Name: "add-pod-env", Value: "true"}}
+	p := &dag.Pipeline{Steps: []*dag.Step{s}, Conf: &dag.Conf{Timeout: 3}}
+	var got []string
+	for _, w := range Warnings(p) {
+		thing, _, _ := strings.Cut(strings.TrimPrefix(w.Msg, "only a cluster "), ";")
+		got = append(got, thing)
+	}
+	want := []string{"has the variables of the label add-pod-env", "has livenessProbe", "has nvidia.com/gpu", "has node selectors", "ends a run at the timeout of its pipeline"}
+	if !slices.Equal(got, want) {
+		t.Errorf("warnings of %q; want %q", got, want)
+	}
+
+	s.Sidecars = []dag.Object{{{Name: "name", Value: "log"}, {Name: "image", Value: "i"}}}
+	m, err := images.Parse("images.yaml", []byte("images: {i: {exec: [sh]}, sh: {exec: [sh]}}"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Container.Set("i", "image")
+	faults := dag.Faults(newExecutor(t, Config{Images: m}).Check(t.Context(), p, nil))
+	const msg = `step "s" cannot run on this machine: its sidecar "log" needs a container`
+	if len(faults) != 1 || faults[0].Msg != msg || faults[0].Pos != s.Pos {
+		t.Errorf("faults %v; want one: %s", faults, msg)
+	}
+}
+
+// TestResource shows that a step that needs a cluster is refused, once.
+func TestResource(t *testing.T) {
+	s := &dag.Step{Name: "s", Pos: dag.Pos{File: "in.star", Line: 3, Col: 5}, Resource: &dag.Resource{
+		Action: "create", Manifest: dag.Object{{Name: "apiVersion", Value: "v1"}, {Name: "kind", Value: "ConfigMap"}},
+	}}
+	s.Sidecars = []dag.Object{{{Name: "name", Value: "log"}, {Name: "image", Value: "i"}}}
+	p := &dag.Pipeline{Name: "p", Steps: []*dag.Step{s}}
+	faults := dag.Faults(newExecutor(t, Config{Images: parse(t, "images: {i: {exec: []}}")}).Check(t.Context(), p, nil))
+	const msg = `step "s" cannot run on this machine: it changes a cluster (create ConfigMap)`
+	if len(faults) != 1 || faults[0].Msg != msg || faults[0].Pos != s.Pos {
+		t.Errorf("faults %v; want one: %s", faults, msg)
 	}
 }
 

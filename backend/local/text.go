@@ -49,8 +49,8 @@ func expand(text string, env map[string]string) string {
 	return b.String()
 }
 
-// rewriter returns a function that replaces the paths of the attempt's outputs
-// in text by those where the process is to leave them. A path counts only
+// rewriter returns a function that replaces the paths of the attempt's files in
+// text by those where the process finds them, or is to leave them. A path counts only
 // where it stands alone: /out/a is not replaced in /out/a.bak or /data/out/a.
 func (a *attempt) rewriter() func(string) string {
 	type pair struct{ from, to string }
@@ -60,6 +60,9 @@ func (a *attempt) rewriter() func(string) string {
 		if clean := path.Clean(o.Path); clean != o.Path {
 			pairs = append(pairs, pair{clean, a.outPath(o)})
 		}
+	}
+	for _, f := range a.Artifacts {
+		pairs = append(pairs, pair{f.Path, a.inPath(f)})
 	}
 	slices.SortStableFunc(pairs, func(p, q pair) int { return cmp.Compare(len(q.from), len(p.from)) })
 	return func(text string) string {

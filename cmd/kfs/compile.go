@@ -84,7 +84,10 @@ func compileArgo(p *dag.Pipeline, opts argo.Options, file string) ([]byte, error
 	return argo.Archive(file, argo.Compile(p, opts))
 }
 
-func compileJSON(p *dag.Pipeline, opts argo.Options, _ string) ([]byte, error) {
+func compileJSON(p *dag.Pipeline, opts argo.Options, file string) ([]byte, error) {
+	if argo.IsArchive(file) {
+		return nil, fmt.Errorf("-o %s: an archive holds a Workflow: want --target argo, or a file of another ending", file)
+	}
 	return p.JSON()
 }
 
@@ -148,7 +151,7 @@ func oneFile(cmd *cobra.Command, args []string) error {
 	case 1:
 		return nil
 	case 0:
-		return fmt.Errorf("%s: want a script, as in\n%s", cmd.CommandPath(), cmd.Example)
+		return fmt.Errorf("%s: want a script, as in\n%s", cmd.Name(), cmd.Example)
 	}
-	return fmt.Errorf("%s: want one script, got %d: %q", cmd.CommandPath(), len(args), args)
+	return fmt.Errorf("%s: want one script, got %d: %q", cmd.Name(), len(args), args)
 }

@@ -19,6 +19,7 @@ import (
 type plainProgress struct {
 	w       io.Writer
 	started map[string]time.Time // of the attempt that runs, by step
+	said    string               // of the run, the last reason
 }
 
 func newPlainProgress(w io.Writer) *plainProgress {
@@ -30,9 +31,10 @@ func (p *plainProgress) event(e engine.Event) {
 	line := ""
 	switch e.Kind {
 	case engine.EventRun:
-		if e.State == engine.Running && e.Reason == "" {
+		if e.State == engine.Running && (e.Reason == "" || e.Reason == p.said) {
 			return // the first line of the run has said so
 		}
+		p.said = e.Reason
 		line = "run " + string(e.State)
 	case engine.EventStep:
 		line = e.Step + " " + string(e.State)
@@ -88,7 +90,8 @@ func duration(d time.Duration) string {
 }
 
 // summary writes how the run ended, with a line for each step.
-func summary(w io.Writer, name string, result *engine.Result) {
+func summary(out io.Writer, name string, result *engine.Result) error {
+	w := &strings.Builder{}
 	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(tw, "STEP\tSTATE\tATTEMPTS\tTIME\tREASON")
 	counts := map[engine.State]int{}
@@ -118,6 +121,8 @@ func summary(w io.Writer, name string, result *engine.Result) {
 		}
 	}
 	fmt.Fprintf(w, "run %s %s in %s: %s\n", name, result.State, duration(result.Finished.Sub(result.Started)), strings.Join(parts, ", "))
+	_, err := io.WriteString(out, w.String())
+	return err
 }
 
 // short returns the first line of an output, cut to what fits on one.
@@ -140,10 +145,13 @@ const tailLines = 20
 // script, and the last lines of its log.
 func failures(w io.Writer, p *dag.Pipeline, root string, result *engine.Result, tail func(step string, n int) []string) {
 	for _, r := range result.Steps {
-		if r.State != engine.Failed && r.State != engine.Unknown || len(r.Attempts) == 0 {
+		if r.State != engine.Failed && r.State != engine.Unknown {
 			continue
 		}
-		last := r.Attempts[len(r.Attempts)-1]
+		var last engine.Outcome
+		if n := len(r.Attempts); n > 0 {
+			last = r.Attempts[n-1]
+		}
 		pos := ""
 		if s := p.Step(r.Step); s != nil && s.Pos.IsValid() {
 			pos = shown(root, s.Pos).String() + ": "

@@ -42,13 +42,18 @@ func report(w io.Writer, err error) {
 			diags.Diagnostics = append(diags.Diagnostics, interp.Diagnostic{Pos: f.Pos, Msg: f.Msg, Hint: f.Hint})
 		}
 	}
-	for n, d := range diags.Diagnostics {
-		if n+1 < len(diags.Diagnostics) && diags.Diagnostics[n+1].Hint == d.Hint {
-			d.Hint = "" // said once, behind the last fault that it is for
-		}
-		d.Pos = shown(root, d.Pos)
-		for i := range d.Stack {
-			d.Stack[i].Pos = shown(root, d.Stack[i].Pos)
+	for i, d := range diags.Diagnostics {
+		diags.Diagnostics[i] = shownDiagnostic(root, d)
+	}
+	printDiagnostics(w, diags.Diagnostics)
+}
+
+// printDiagnostics writes faults. A hint that several in a row have is said
+// once, behind the last.
+func printDiagnostics(w io.Writer, ds []interp.Diagnostic) {
+	for n, d := range ds {
+		if n+1 < len(ds) && ds[n+1].Hint == d.Hint {
+			d.Hint = ""
 		}
 		if !d.Pos.IsValid() {
 			fmt.Fprint(w, "kfs: ")
@@ -69,20 +74,30 @@ func shown(root string, p dag.Pos) dag.Pos {
 // then takes the name. What is not a regular file (a pipe, a device) is
 // written as it is.
 func writeFile(name string, data []byte) error {
-	if info, err := os.Stat(name); err == nil && !info.Mode().IsRegular() {
-		if info.IsDir() {
-			return fmt.Errorf("write %s: it is a folder", name)
-		}
-		return os.WriteFile(name, data, 0)
+	if name == "" {
+		return errors.New("-o: want the name of a file, or - for standard output")
 	}
-	if target, err := filepath.EvalSymlinks(name); err == nil {
-		name = target // a link stays a link
+	name, err := linked(name)
+	if err != nil {
+		return fmt.Errorf("write %s: %w", name, err)
+	}
+	old, err := os.Stat(name)
+	switch {
+	case err == nil && old.IsDir():
+		return fmt.Errorf("write %s: it is a folder", name)
+	case err == nil && !old.Mode().IsRegular():
+		return os.WriteFile(name, data, 0)
 	}
 	tmp, err := os.OpenFile(fmt.Sprintf("%s.%d.tmp", name, os.Getpid()), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o666)
 	if err != nil {
 		return fmt.Errorf("write %s: %w", name, errors.Unwrap(err))
 	}
-	_, err = tmp.Write(data)
+	if old != nil {
+		err = tmp.Chmod(old.Mode().Perm())
+	}
+	if err == nil {
+		_, err = tmp.Write(data)
+	}
 	if closeErr := tmp.Close(); err == nil {
 		err = closeErr
 	}
@@ -94,6 +109,22 @@ func writeFile(name string, data []byte) error {
 		return fmt.Errorf("write %s: %w", name, err)
 	}
 	return nil
+}
+
+// linked returns the file that a name leads to, which need not exist: a link
+// stays a link when the file is written.
+func linked(name string) (string, error) {
+	for range 40 {
+		target, err := os.Readlink(name)
+		if err != nil {
+			return name, nil // no link
+		}
+		if !filepath.IsAbs(target) {
+			target = filepath.Join(filepath.Dir(name), target)
+		}
+		name = target
+	}
+	return name, errors.New("too many links")
 }
 
 // output writes a command's result: to standard output if name is "-".

@@ -94,6 +94,8 @@ type localRun struct {
 
 func (r *localRun) do(ctx context.Context) error {
 	stderr := r.cmd.ErrOrStderr()
+	// A viewer that goes away (kfs run ... | head) does not end the run.
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
 	if err := r.check(ctx); err != nil {
 		os.RemoveAll(r.dir) // nothing was started: leave no trace
 		return err
@@ -112,7 +114,9 @@ func (r *localRun) do(ctx context.Context) error {
 	}
 	failures(stderr, r.p, r.root, result, r.x.Tail)
 	fmt.Fprintln(stderr)
-	summary(r.cmd.OutOrStdout(), r.run.Name, result)
+	if err := summary(r.cmd.OutOrStdout(), r.run.Name, result); err != nil {
+		return fmt.Errorf("write the summary: %w", err)
+	}
 	switch result.State {
 	case engine.Succeeded:
 		return nil

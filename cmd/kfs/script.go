@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -51,26 +52,31 @@ func (f *valueFlags) add(cmd *cobra.Command) {
 // load evaluates the script and returns the pipeline. What the script prints
 // goes to stderr.
 func (f *scriptFlags) load(ctx context.Context, stderr io.Writer, file string) (*dag.Pipeline, *interp.Script, error) {
+	script, err := f.evaluate(ctx, stderr, file)
+	if err != nil {
+		return nil, nil, &scriptError{f.rootOf(file), err}
+	}
+	p, err := script.Pipeline(ctx, f.pipeline)
+	if err != nil {
+		return nil, nil, &scriptError{f.rootOf(file), err}
+	}
+	return p, script, nil
+}
+
+// evaluate evaluates the script, and none of its pipelines.
+func (f *scriptFlags) evaluate(ctx context.Context, stderr io.Writer, file string) (*interp.Script, error) {
 	settings, err := assignments("--set", f.set)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	root := f.rootOf(file)
-	script, err := interp.Load(ctx, file, interp.Config{
+	return interp.Load(ctx, file, interp.Config{
 		Root:     f.root,
 		Settings: settings,
 		Print: func(pos dag.Pos, msg string) {
 			fmt.Fprintf(stderr, "%s: %s\n", shown(root, pos), msg)
 		},
 	})
-	if err != nil {
-		return nil, nil, &scriptError{root, err}
-	}
-	p, err := script.Pipeline(ctx, f.pipeline)
-	if err != nil {
-		return nil, nil, &scriptError{root, err}
-	}
-	return p, script, nil
 }
 
 // wrap gives an error that dag or a backend found in the pipeline the excerpts
@@ -136,13 +142,16 @@ func readParams(file string) (map[string]string, error) {
 	if err != nil {
 		return nil, fmt.Errorf("--params-file: %w", err)
 	}
-	var doc yaml.Node
-	if err := yaml.Unmarshal(data, &doc); err != nil {
-		return nil, fmt.Errorf("--params-file %s: %w", file, err)
-	}
 	values := map[string]string{}
-	if doc.Kind == 0 {
+	var doc, more yaml.Node
+	decoder := yaml.NewDecoder(bytes.NewReader(data))
+	switch err := decoder.Decode(&doc); {
+	case err == io.EOF:
 		return values, nil // an empty file
+	case err != nil:
+		return nil, fmt.Errorf("--params-file %s: %w", file, err)
+	case decoder.Decode(&more) != io.EOF:
+		return nil, fmt.Errorf("--params-file %s: want one YAML document, found more", file)
 	}
 	top := doc.Content[0]
 	if top.Kind != yaml.MappingNode {

@@ -14,7 +14,7 @@ import (
 // substitutions and swaps of neighbours, each of cost one.
 func Nearest(word string, candidates []string) string {
 	w := fold(word)
-	best, bestDist := "", (len(w)+2)/3+1 // one error in three letters, at least one
+	best, bestDist := "", len(w)/3+1 // one error in three letters
 	for _, c := range candidates {
 		if c == word {
 			continue

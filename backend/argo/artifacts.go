@@ -1,0 +1,89 @@
+package argo
+
+import (
+	"maps"
+	"slices"
+
+	"github.com/kfs-project/kfs/dag"
+)
+
+// This file defines how values get to steps as files. They go the way of
+// parameters, as artifacts; see groups.go.
+
+// passFile is pass for a value that the step takes as a file.
+func (c *compiler) passFile(r dag.Ref, to *node) {
+	name := fullName(r)
+	input := dag.Member{Name: "from", Value: "{{inputs.artifacts." + name + "}}"}
+	to.fileArgs[name] = input
+	switch r.Kind {
+	case dag.RefOutput:
+		from := c.nodes[r.Step]
+		if from == nil {
+			return // of an exit handler: Validate refuses it
+		}
+		a, b := c.depend(from, to)
+		output := dag.Member{Name: "from", Value: "{{tasks." + a.task() + ".outputs.artifacts." + name + "}}"}
+		part := from.step != nil && from.step.Resource != nil // of an object: no file, but a parameter
+		if part {
+			output = raw("{{tasks." + a.task() + ".outputs.parameters." + name + "}}")
+		}
+		for n := from.parent; n != nil && n != a.parent; n = n.parent {
+			if part {
+				n.outputs[name] = c.below(n, from).task()
+			} else {
+				n.made[name] = c.below(n, from).task()
+			}
+		}
+		for n := to.parent; n != a.parent; n = n.parent {
+			n.files[name], n.fileArgs[name] = true, input
+		}
+		b.fileArgs[name] = output
+	case dag.RefItem, dag.RefParam:
+		for n := to.parent; n != nil; n = n.parent {
+			n.files[name] = true
+			if n.group != nil && n.group.Loop != nil && r.Kind == dag.RefItem && n.group.Loop.Item == r.Step {
+				item := "{{item}}"
+				if r.Name != "" {
+					item = "{{item." + r.Name + "}}"
+				}
+				n.fileArgs[name] = raw(item)
+				break
+			}
+			if n.parent != nil {
+				n.fileArgs[name] = input
+			}
+		}
+	case dag.RefOneOf, dag.RefCollected:
+		to.fileArgs[name] = raw(c.pass(r, to))
+	default:
+		to.fileArgs[name] = raw(expand(r.Token()))
+	}
+}
+
+// raw is an artifact whose content stands in the manifest.
+func raw(text string) dag.Member {
+	return dag.Member{Name: "raw", Value: dag.Object{{Name: "data", Value: text}}}
+}
+
+// inputArtifacts are the files that a step's template takes.
+func inputArtifacts(s *dag.Step) []dag.Object {
+	var files []dag.Object
+	for _, a := range s.Artifacts {
+		if r, ok := a.Ref(); ok {
+			files = append(files, dag.Object{{Name: "name", Value: fullName(r)}, {Name: "path", Value: a.Path}})
+			continue
+		}
+		files = append(files, dag.Object{{Name: "name", Value: a.Name}, {Name: "path", Value: a.Path}, raw(expand(a.Text))})
+	}
+	return files
+}
+
+// workflowArtifacts are the files that the pipeline's template takes: params
+// whose values become files.
+func workflowArtifacts(root *node) []dag.Object {
+	var files []dag.Object
+	for _, name := range slices.Sorted(maps.Keys(root.files)) {
+		files = append(files, dag.Object{{Name: "name", Value: name}, raw("{{workflow.parameters." + name + "}}")})
+	}
+	return files
+}

@@ -1,0 +1,149 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/spf13/cobra"
+
+	"github.com/kfs-project/kfs/dag"
+	"github.com/kfs-project/kfs/interp"
+)
+
+func newCheck() *cobra.Command {
+	var script scriptFlags
+	var format string
+	cmd := &cobra.Command{
+		Use:   "check FILE...",
+		Short: "Find what is wrong with scripts, and run nothing",
+		Long: `Check evaluates scripts and all of their pipelines, and prints all that is
+wrong with them. Exit status 0 means that nothing is.`,
+		Example: `  kfs check mnist.star
+  kfs check pipelines/*.star -o json`,
+		Args: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return fmt.Errorf("%s: want one or more scripts, as in\n%s", cmd.Name(), cmd.Example)
+			}
+			return nil
+		},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if format != "text" && format != "json" {
+				return fmt.Errorf("-o %s: want text or json", format)
+			}
+			var found []finding
+			for _, file := range args {
+				findings, err := script.check(cmd.Context(), cmd.ErrOrStderr(), file)
+				if err != nil {
+					return err
+				}
+				found = append(found, findings...)
+			}
+			if err := printFindings(cmd, format, found); err != nil {
+				return err
+			}
+			if len(found) > 0 {
+				return &exitError{status: exitUsage}
+			}
+			return nil
+		},
+	}
+	script.add(cmd)
+	cmd.Flags().StringVarP(&format, "output", "o", "text", "text, for people, or json, for programs")
+	return cmd
+}
+
+// A finding is one fault of a script, as -o json writes it.
+type finding struct {
+	File    string   `json:"file"` // as a path from the working folder; "" if no place is to blame
+	Line    int      `json:"line"`
+	Column  int      `json:"column"`
+	EndLine int      `json:"endLine"`
+	EndCol  int      `json:"endColumn"`
+	Message string   `json:"message"`
+	Hint    string   `json:"hint,omitempty"`
+	Calls   []string `json:"calls,omitempty"` // that led there, innermost first
+
+	diagnostic interp.Diagnostic
+}
+
+// check returns the faults of a script and of all of its pipelines, each once.
+func (f *scriptFlags) check(ctx context.Context, stderr io.Writer, file string) ([]finding, error) {
+	s, err := f.evaluate(ctx, stderr, file)
+	var errs []error
+	if err != nil {
+		errs = append(errs, err)
+	} else {
+		names := s.Pipelines()
+		if f.pipeline != "" || len(names) == 0 {
+			names = []string{f.pipeline}
+		}
+		for _, name := range names {
+			if _, err := s.Pipeline(ctx, name); err != nil {
+				errs = append(errs, err)
+			}
+		}
+	}
+	var found []finding
+	seen := map[string]bool{}
+	for _, err := range errs {
+		var faults *interp.Error
+		if !errors.As(err, &faults) {
+			return nil, err
+		}
+		for _, d := range faults.Diagnostics {
+			if key := d.String(); !seen[key] {
+				seen[key] = true
+				found = append(found, newFinding(f.rootOf(file), d))
+			}
+		}
+	}
+	return found, nil
+}
+
+func newFinding(root string, d interp.Diagnostic) finding {
+	d = shownDiagnostic(root, d)
+	n := finding{
+		File: d.Pos.File, Line: d.Pos.Line, Column: d.Pos.Col, EndLine: d.End.Line, EndCol: d.End.Col,
+		Message: d.Msg, Hint: d.Hint, diagnostic: d,
+	}
+	for _, frame := range d.Stack {
+		n.Calls = append(n.Calls, frame.Pos.String())
+	}
+	return n
+}
+
+func printFindings(cmd *cobra.Command, format string, found []finding) error {
+	if format == "json" {
+		if found == nil {
+			found = []finding{}
+		}
+		e := json.NewEncoder(cmd.OutOrStdout())
+		e.SetEscapeHTML(false)
+		e.SetIndent("", "  ")
+		return e.Encode(found)
+	}
+	faults := &interp.Error{}
+	for _, f := range found {
+		faults.Diagnostics = append(faults.Diagnostics, f.diagnostic)
+	}
+	printDiagnostics(cmd.OutOrStdout(), faults.Diagnostics)
+	return nil
+}
+
+// shownDiagnostic returns a diagnostic whose places are paths from the working
+// folder.
+func shownDiagnostic(root string, d interp.Diagnostic) interp.Diagnostic {
+	d.Pos = shown(root, d.Pos)
+	stack := make([]interp.Frame, len(d.Stack))
+	for i, f := range d.Stack {
+		stack[i] = interp.Frame{Pos: shown(root, f.Pos), Func: f.Func}
+	}
+	d.Stack = stack
+	if d.Pos == (dag.Pos{}) {
+		d.End = dag.Pos{}
+	}
+	return d
+}
