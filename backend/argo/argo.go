@@ -39,7 +39,8 @@ type Options struct {
 
 // Compile returns the manifest of a valid pipeline as YAML.
 func Compile(p *dag.Pipeline, opts Options) []byte {
-	return yaml.Append(nil, Workflow(p, opts))
+	size := 4096 + 1024*len(p.Steps) // about that of a step with two arguments
+	return yaml.Append(make([]byte, 0, size), Workflow(p, opts))
 }
 
 // Workflow returns the manifest of a valid pipeline.
