@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"sync"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -69,8 +70,12 @@ func (s *sweeper) sweep(id string) {
 		s.next = nil
 		s.mu.Unlock()
 		for range 5 { // what is killed may have started others meanwhile
-			if s.kill(now.ids) == 0 {
+			found, unsure := s.kill(now.ids)
+			if found+unsure == 0 {
 				break
+			}
+			if unsure > 0 {
+				time.Sleep(time.Millisecond)
 			}
 		}
 		close(now.done)
@@ -81,17 +86,23 @@ func (s *sweeper) sweep(id string) {
 }
 
 // kill kills the processes whose environment has one of the marks, and returns
-// how many it has found.
-func (s *sweeper) kill(ids map[string]bool) int {
+// how many it has found, and of how many it cannot be sure: a process that is
+// about to become another program shows no environment for a moment.
+func (s *sweeper) kill(ids map[string]bool) (found, unsure int) {
 	old := make(map[string]bool, len(s.old)) // numbers are given again
-	found := 0
 	for _, name := range processes() {
 		if s.old[name] {
 			old[name] = true
 			continue
 		}
-		env, err := os.ReadFile("/proc/" + name + "/environ") // empty for one that has ended
+		env, err := os.ReadFile("/proc/" + name + "/environ")
 		if err != nil {
+			continue
+		}
+		if len(env) == 0 {
+			if becoming(name) {
+				unsure++
+			}
 			continue
 		}
 		at := bytes.Index(env, []byte(markEnv+"="))
@@ -105,7 +116,22 @@ func (s *sweeper) kill(ids map[string]bool) int {
 		}
 	}
 	s.old = old
-	return found
+	return found, unsure
+}
+
+// becoming reports whether a process without an environment is one that may
+// get one: neither has it ended, nor is it of the kernel.
+func becoming(pid string) bool {
+	stat, err := os.ReadFile("/proc/" + pid + "/stat")
+	if err != nil {
+		return false
+	}
+	fields := bytes.Fields(stat[bytes.LastIndexByte(stat, ')')+1:]) // state, parent, ...
+	if len(fields) < 2 {
+		return false
+	}
+	state, parent := string(fields[0]), string(fields[1])
+	return state != "Z" && state != "X" && parent != "0" && parent != "2"
 }
 
 // processes returns the numbers of all processes.
