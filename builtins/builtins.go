@@ -167,11 +167,12 @@ func (s *Session) Loading(load func()) {
 
 // An Error is a fault of a call.
 type Error struct {
-	Pos  dag.Pos // of the call
-	Arg  string  // the argument it is about: a keyword, or ""
-	Elem int     // the element of a list it is about, from 1; 0 is all of it
-	Msg  string
-	Hint string
+	Pos   dag.Pos // of the call
+	Arg   string  // the argument it is about: a keyword, or ""
+	Place int     // of the argument among those by position, from 1; 0 is a keyword
+	Elem  int     // the element of a list it is about, from 1; 0 is all of it
+	Msg   string
+	Hint  string
 }
 
 // Error returns "file:line:col: msg".
@@ -185,6 +186,7 @@ type call struct {
 	args   starlark.Tuple
 	kwargs []starlark.Tuple
 	also   []string // keywords that the call has beside those of unpack
+	params []string // that unpack was asked for
 }
 
 func (s *Session) builtin(name string, fn func(*call) (starlark.Value, error)) *starlark.Builtin {
@@ -206,7 +208,11 @@ func caller(thread *starlark.Thread) dag.Pos {
 
 // errorf returns a fault about an argument, or about the call if arg is "".
 func (c *call) errorf(arg, format string, args ...any) *Error {
-	return &Error{Pos: c.pos, Arg: arg, Msg: fmt.Sprintf(format, args...)}
+	e := &Error{Pos: c.pos, Arg: arg, Msg: fmt.Sprintf(format, args...)}
+	if i := slices.Index(c.params, arg); arg != "" && i >= 0 && i < len(c.args) {
+		e.Place = i + 1
+	}
+	return e
 }
 
 // report records a fault about an argument and lets the evaluation go on, so
@@ -224,6 +230,7 @@ func (c *call) unpack(pairs ...any) error {
 	for i := 0; i < len(pairs); i += 2 {
 		params = append(params, strings.TrimRight(pairs[i].(string), "?"))
 	}
+	c.params = params
 	for _, kw := range c.kwargs {
 		name := string(kw[0].(starlark.String))
 		if slices.Contains(params, name) {

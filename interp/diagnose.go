@@ -179,7 +179,7 @@ func (l *loader) source(file string, s span) string {
 func (l *loader) fault(e *builtins.Error) Diagnostic {
 	pos, end := e.Pos, dag.Pos{}
 	if m := l.modules[pos.File]; m != nil && m.index != nil && e.Arg != "" {
-		if s, ok := m.index.argument(place{int32(pos.Line), int32(pos.Col)}, e.Arg, e.Elem); ok {
+		if s, ok := m.index.argument(place{int32(pos.Line), int32(pos.Col)}, e.Arg, e.Place, e.Elem); ok {
 			pos, end = s.in(pos.File)
 		} else if s, ok := l.operatorSpan(pos); ok { // an assignment to a field
 			pos, end = s.in(pos.File)

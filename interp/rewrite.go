@@ -500,16 +500,21 @@ type argument struct {
 	span
 }
 
-// argument returns the span of a keyword argument of the call at a place; of
-// one of its elements if it is a list in the script and elem is not 0, which
-// counts them from 1.
-func (ix *index) argument(at place, keyword string, elem int) (span, bool) {
-	for _, a := range ix.calls[at] {
-		if a.name != keyword {
+// argument returns the span of an argument of the call at a place: the one by
+// position if there is one (from 1), else a keyword; or of one of its elements
+// if it is a list in the script and elem is not 0, which counts them from 1.
+func (ix *index) argument(at place, keyword string, position, elem int) (span, bool) {
+	for i, a := range ix.calls[at] {
+		if position > 0 && i+1 != position || a.name != keyword && position == 0 {
 			continue
 		}
-		if list, ok := a.value.(*syntax.ListExpr); ok && 0 < elem && elem <= len(list.List) {
-			return spanOf(list.List[elem-1]), true
+		switch v := a.value.(type) {
+		case *syntax.UnaryExpr:
+			return span{}, false // *args: which of them it is, nobody knows
+		case *syntax.ListExpr:
+			if 0 < elem && elem <= len(v.List) {
+				return spanOf(v.List[elem-1]), true
+			}
 		}
 		return a.span, true
 	}
