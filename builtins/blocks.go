@@ -241,18 +241,11 @@ func (s *Session) condition(c *call) (starlark.Value, error) {
 	if err != nil {
 		return nil, err
 	}
-	bl, err := c.newBlock(dag.GroupCondition, name, nil)
+	b, err := c.inBody()
 	if err != nil {
 		return nil, err
 	}
-	bl.g.Condition = cond
-	open := bl.open
-	bl.open = func(bl *block) error {
-		err := open(bl)
-		bl.g.Chain = bl.g.Name
-		return err
-	}
-	return bl, nil
+	return c.branch(b, name, nil, cond)
 }
 
 // conditionAndName unpacks the arguments c and name.
@@ -292,46 +285,49 @@ func (c *call) otherwise(cond *dag.Condition, name *string) (starlark.Value, err
 		return nil, err
 	}
 	before, _ := b.last[b.group()].(*dag.Group)
-	if before == nil || before.Kind != dag.GroupCondition || b.closed[before.Chain] {
+	if before == nil || b.others[before] == nil {
 		return nil, c.errorf("", "%s does not follow a condition: want it right behind the block of condition or elif_condition", c.name)
 	}
-	if cond == nil {
-		b.closed[before.Chain] = true
-	}
-	bl, err := c.newBlock(dag.GroupCondition, name, nil)
+	return c.branch(b, name, before, cond)
+}
+
+// branch returns the block of one condition of a chain: the first if before is
+// nil, and the last if cond is.
+func (c *call) branch(b *body, name *string, before *dag.Group, cond *dag.Condition) (*block, error) {
+	bl, err := c.newBlock(dag.GroupCondition, name, func(bl *block) error {
+		if before != nil && b.last[b.group()] != before {
+			return fmt.Errorf("%s does not follow the condition that it was made behind: want its for statement right behind that block", bl.word)
+		}
+		return nil
+	})
 	if err != nil {
 		return nil, err
 	}
-	// The condition of the one before holds all that came earlier.
-	none := not(before.Condition)
-	if chain := b.chains[before.Name]; chain != nil {
-		none = &dag.Condition{Op: "all", Of: append(slices.Clone(chain.Of), not(chain.own))}
-	}
-	all := &dag.Condition{Op: "all", Of: []*dag.Condition{none}}
-	if none.Op == "all" {
-		all.Of = slices.Clone(none.Of)
-	}
-	link := &chainLink{own: cond, Of: slices.Clone(all.Of)}
+	all := b.others[before]
 	if cond != nil {
-		all.Of = append(all.Of, cond)
+		b.others[bl.g] = slices.Concat(all, conjuncts(not(cond)))
+		all = append(slices.Clone(all), cond)
 	}
-	if len(all.Of) == 1 {
-		all = all.Of[0]
+	if bl.g.Condition = all[0]; len(all) > 1 {
+		bl.g.Condition = &dag.Condition{Op: "all", Of: all}
 	}
-	bl.g.Condition, bl.g.Chain = all, before.Chain
 	open := bl.open
 	bl.open = func(bl *block) error {
 		err := open(bl)
-		b.chains[bl.g.Name] = link
+		if bl.g.Chain = bl.g.Name; before != nil {
+			bl.g.Chain = before.Chain
+		}
 		return err
 	}
 	return bl, nil
 }
 
-// A chainLink is an elif: its own condition, and those before it, each negated.
-type chainLink struct {
-	own *dag.Condition
-	Of  []*dag.Condition
+// conjuncts returns conditions that all hold if and only if c does.
+func conjuncts(c *dag.Condition) []*dag.Condition {
+	if c.Op == "all" {
+		return c.Of
+	}
+	return []*dag.Condition{c}
 }
 
 func not(c *dag.Condition) *dag.Condition {

@@ -237,9 +237,11 @@ type body struct {
 	open   []*block              // those of the groups in stack that a for statement opened
 	blocks []*block              // all
 	last   map[string]any        // by group: the *dag.Group or *dag.Step that came last in it
-	chains map[string]*chainLink // by the name of an elif's group
-	closed map[string]bool       // chains of conditions that have had their else
 	graphs map[*dag.Group]*graph // those of graph components
+
+	// others are, for the group of a condition or elif, the conditions that all
+	// hold if neither it nor any of its chain before it does.
+	others map[*dag.Group][]*dag.Condition
 
 	components map[string]*component.Spec // by the names of steps that were made from them
 }
@@ -249,7 +251,7 @@ type body struct {
 // added to Faults.
 func (s *Session) Build(p *Pipeline) (*dag.Pipeline, error) {
 	s.body = &body{p: &dag.Pipeline{Name: p.Name, Description: p.Description, Pos: p.Pos}, names: newNamer(),
-		last: map[string]any{}, chains: map[string]*chainLink{}, closed: map[string]bool{}, graphs: map[*dag.Group]*graph{}, conf: p.conf.clone()}
+		last: map[string]any{}, others: map[*dag.Group][]*dag.Condition{}, graphs: map[*dag.Group]*graph{}, conf: p.conf.clone()}
 	defer func() { s.body = nil }()
 	args, err := s.params(p)
 	if err != nil {
