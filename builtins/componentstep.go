@@ -1,6 +1,7 @@
 package builtins
 
 import (
+	"cmp"
 	"fmt"
 	"math/big"
 	"path"
@@ -184,7 +185,7 @@ func constant(v any) starlark.Value {
 func serialize(typ any, v starlark.Value) (text, fault string) {
 	name := shortType(component.TypeName(typ))
 	text, ok := scalarText(v)
-	want := ""
+	want := constantOf[name]
 	switch v.(type) {
 	case starlark.String:
 		if !ok {
@@ -192,43 +193,18 @@ func serialize(typ any, v starlark.Value) (text, fault string) {
 		}
 		return text, ""
 	case starlark.Bool:
-		switch name {
-		case "String", "str":
-			want = "text"
-		case "Integer", "int":
-			want = "a whole number"
-		case "Float", "float":
-			want = "a number"
+		if want == wantBool {
+			want = ""
 		}
 	case starlark.Int:
-		switch name {
-		case "String", "str":
-			want = "text"
-		case "Boolean", "Bool", "bool":
-			want = "True or False"
+		if want == wantInt || want == wantFloat {
+			want = ""
 		}
 	case starlark.Float:
-		switch name {
-		case "String", "str":
-			want = "text"
-		case "Integer", "int":
-			want = "a whole number"
-		case "Boolean", "Bool", "bool":
-			want = "True or False"
+		if want == wantFloat {
+			want = ""
 		}
 	default:
-		switch name {
-		case "String", "str":
-			want = "text"
-		case "Integer", "int":
-			want = "a whole number"
-		case "Float", "float":
-			want = "a number"
-		case "Boolean", "Bool", "bool":
-			want = "True or False"
-		case "Base64Pickle":
-			want = "text in base64"
-		}
 		if want == "" {
 			tree, err := toJSON(v)
 			if err != nil {
@@ -246,12 +222,28 @@ func serialize(typ any, v starlark.Value) (text, fault string) {
 		}
 		return dag.PythonJSON(tree), ""
 	default:
-		want = "text"
+		want = cmp.Or(want, wantText)
 	}
 	if want != "" {
 		return "", fmt.Sprintf("got %s for the type %q: want %s", got(v), component.TypeText(typ), want)
 	}
 	return text, ""
+}
+
+// What a constant of a type is, beside text.
+const (
+	wantText  = "text"
+	wantInt   = "a whole number"
+	wantFloat = "a number"
+	wantBool  = "True or False"
+)
+
+var constantOf = map[string]string{
+	"String": wantText, "str": wantText,
+	"Integer": wantInt, "int": wantInt,
+	"Float": wantFloat, "float": wantFloat,
+	"Boolean": wantBool, "Bool": wantBool, "bool": wantBool,
+	"Base64Pickle": "text in base64",
 }
 
 // got says what a constant is: its type, and a scalar's value.
