@@ -307,7 +307,7 @@ func TestArgs(t *testing.T) {
 // TestLarge keeps the cost of a plan in view: it grows with the steps.
 func TestLarge(t *testing.T) {
 	if testing.Short() {
-		t.Skip()
+		t.Skip("2,000 steps")
 	}
 	synctest.Test(t, func(t *testing.T) {
 		const n = 2000
