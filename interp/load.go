@@ -195,8 +195,9 @@ func (l *loader) exec(thread *starlark.Thread, name string, src []byte) (starlar
 		m.err = err
 		return nil, err
 	}
-	m.globals, m.err = prog.Init(thread, l.env)
-	m.globals.Freeze()
+	if m.globals, m.err = prog.Init(thread, l.env); m.err == nil {
+		m.err = freeze(thread, f, m.globals)
+	}
 	return m.globals, m.err
 }
 
