@@ -20,6 +20,7 @@ package builtins
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -48,6 +49,10 @@ type Config struct {
 	VendorCommand string
 
 	MaxSteps int // of a pipeline; 0 is no limit
+
+	// Words are the host's own. One that has the name of a word of the
+	// language hides it, as a name of a file's own does.
+	Words starlark.StringDict
 }
 
 // A Session is what one evaluation declares. It belongs to one thread and is
@@ -129,8 +134,24 @@ func New(thread *starlark.Thread, cfg Config) *Session {
 }
 
 // Predeclared returns the environment of the session's files: the words of
-// the language, and the functions that the rewritten operators call.
-func (s *Session) Predeclared() starlark.StringDict { return s.env }
+// the language and the host's, and the functions that the rewritten operators
+// call.
+func (s *Session) Predeclared() starlark.StringDict {
+	env := maps.Clone(s.env)
+	maps.Copy(env, s.cfg.Words)
+	return env
+}
+
+// Word returns a word of the language, or nil.
+func (s *Session) Word(name string) starlark.Value {
+	if IsOperator(name) {
+		return nil
+	}
+	if v := s.env[name]; v != nil {
+		return v
+	}
+	return starlark.Universe[name]
+}
 
 // Words returns the names that an author can use without defining them.
 func Words() []string {
@@ -191,13 +212,13 @@ type call struct {
 
 func (s *Session) builtin(name string, fn func(*call) (starlark.Value, error)) *starlark.Builtin {
 	return starlark.NewBuiltin(name, func(thread *starlark.Thread, b *starlark.Builtin, args starlark.Tuple, kwargs []starlark.Tuple) (starlark.Value, error) {
-		return fn(&call{s: s, name: name, pos: caller(thread), args: args, kwargs: kwargs})
+		return fn(&call{s: s, name: name, pos: Caller(thread), args: args, kwargs: kwargs})
 	})
 }
 
-// caller returns the place in the script that called the running builtin.
+// Caller returns the place in the script that called the running builtin.
 // Builtins that call builtins (step.apply) are passed over.
-func caller(thread *starlark.Thread) dag.Pos {
+func Caller(thread *starlark.Thread) dag.Pos {
 	for i := 1; i < thread.CallStackDepth(); i++ {
 		if p := thread.CallFrame(i).Pos; p.Line > 0 {
 			return dag.Pos{File: p.Filename(), Line: int(p.Line), Col: int(p.Col)}

@@ -188,7 +188,7 @@ func (f *factory) title() string { return fmt.Sprintf("component %q", f.Name()) 
 
 // CallInternal makes a step, or the steps of a graph.
 func (f *factory) CallInternal(thread *starlark.Thread, args starlark.Tuple, kwargs []starlark.Tuple) (starlark.Value, error) {
-	c := &call{s: f.s, name: f.title(), pos: caller(thread), args: args, kwargs: kwargs}
+	c := &call{s: f.s, name: f.title(), pos: Caller(thread), args: args, kwargs: kwargs}
 	b, err := c.inBody()
 	if err != nil {
 		return nil, err

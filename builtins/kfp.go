@@ -27,9 +27,7 @@ func (s *Session) Module(name string) (starlark.StringDict, bool) {
 	switch name {
 	case "@kfs":
 		for _, word := range Words() {
-			if members[word] = s.env[word]; members[word] == nil {
-				members[word] = starlark.Universe[word]
-			}
+			members[word] = s.Word(word)
 		}
 	case "@kfp":
 		for _, t := range kube.ObjectTypes() {
@@ -307,7 +305,7 @@ func (r *refused) Attr(string) (starlark.Value, error) {
 }
 
 func (r *refused) CallInternal(thread *starlark.Thread, _ starlark.Tuple, _ []starlark.Tuple) (starlark.Value, error) {
-	return nil, r.err(caller(thread))
+	return nil, r.err(Caller(thread))
 }
 
 func (r *refused) err(pos dag.Pos) error {

@@ -20,12 +20,15 @@ import (
 // A Setting is one call of config(...).
 type Setting struct {
 	Name    string
-	Default starlark.Value
+	Default starlark.Value // None if there is none
 	Choices []starlark.Value
 	Doc     string
 	Pos     dag.Pos
 	value   starlark.Value
 }
+
+// Settings returns the settings that have been asked for, in order.
+func (s *Session) Settings() []*Setting { return s.settings }
 
 // config: config(name, default=None, choices=None, doc="") -> value
 func (s *Session) config(c *call) (starlark.Value, error) {

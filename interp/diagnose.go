@@ -1,6 +1,7 @@
 package interp
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"maps"
@@ -232,7 +233,16 @@ func (l *loader) diagnose(err error, limits Limits) []Diagnostic {
 		d.Stack = frames
 		return []Diagnostic{d}
 	}
-	msg, hint := explain(err.Error(), limits)
+	if own := dag.Faults(err); own != nil { // of a function of the host
+		var ds []Diagnostic
+		for _, f := range own {
+			d := l.diagnostic(cmp.Or(f.Pos, at), dag.Pos{}, f.Msg, f.Hint)
+			d.Stack = frames
+			ds = append(ds, d)
+		}
+		return ds
+	}
+	msg, hint := l.explain(err.Error(), limits)
 	var end dag.Pos
 	if s, ok := l.operatorSpan(at); ok {
 		at, end = s.in(at.File)
@@ -244,7 +254,7 @@ func (l *loader) diagnose(err error, limits Limits) []Diagnostic {
 		hint = hidden(l.called(msg, at))
 	}
 	if m := notInModule().FindStringSubmatch(msg); m != nil {
-		words, _ := l.words(m[2])
+		words, _ := l.module(m[2])
 		hint = spell.DidYouMean(m[1], slices.Sorted(maps.Keys(words)))
 	}
 	d := l.diagnostic(at, end, msg, hint)
@@ -338,7 +348,7 @@ var ofRuntime = sync.OnceValue(func() *regexp.Regexp {
 })
 
 // explain says an interpreter's message in words of kfs, with a hint.
-func explain(msg string, limits Limits) (string, string) {
+func (l *loader) explain(msg string, limits Limits) (string, string) {
 	if reason, ok := strings.CutPrefix(msg, "Starlark computation cancelled: "); ok {
 		switch reason {
 		case "too many steps":
@@ -358,7 +368,7 @@ func explain(msg string, limits Limits) (string, string) {
 	}
 	if name, ok := strings.CutSuffix(msg, " referenced before assignment"); ok {
 		_, name, _ = strings.Cut(name, "variable ")
-		if slices.Contains(builtins.Words(), name) {
+		if slices.Contains(l.names(), name) {
 			return msg, fmt.Sprintf("%s is a word of the language, and here the name of a variable too: give the variable another name", name)
 		}
 	}
@@ -424,7 +434,7 @@ func (l *loader) resolveError(e resolve.Error) Diagnostic {
 	if hint == "" {
 		hint = builtins.Refused(name)
 	}
-	words := builtins.Words()
+	words := l.names()
 	if m := l.modules[pos.File]; m != nil && m.index != nil {
 		words = append(words, m.index.names...)
 	}

@@ -45,6 +45,13 @@ type Config struct {
 	// Print receives what the script prints; nil drops it.
 	Print func(pos dag.Pos, msg string)
 
+	// Words are values and functions of the host's own, which every file sees
+	// beside the words of the language and hides in the same ways. Modules are
+	// what load("@name", ...) gives, by name without the @. All of it is shared
+	// by evaluations that run at the same time: freeze what is not immutable.
+	Words   starlark.StringDict
+	Modules map[string]starlark.StringDict
+
 	// Fetch returns the component that a URL names, in place of the copy that
 	// kfs.lock pins; nil reads the copies. It is for kfs vendor, which makes
 	// them.
@@ -126,6 +133,9 @@ func under(root, path string) (string, error) {
 // LoadFS is Load for a file of a file system, which takes the place of
 // Config.Root.
 func LoadFS(ctx context.Context, fsys fs.FS, name string, cfg Config) (*Script, error) {
+	if err := cfg.checkHost(); err != nil {
+		return nil, err
+	}
 	cfg.Limits = cfg.Limits.withDefaults()
 	s := &Script{cfg: cfg, main: name}
 	s.thread = &starlark.Thread{Name: name, Print: s.print}
@@ -136,10 +146,13 @@ func LoadFS(ctx context.Context, fsys fs.FS, name string, cfg Config) (*Script, 
 		ReadFile: s.loader.readFile,
 		ReadURL:  s.loader.readURL,
 		MaxSteps: cfg.Limits.Nodes,
+		Words:    cfg.Words,
 
 		VendorCommand: "kfs vendor " + s.loader.display(name),
 	})
+	s.thread.SetLocal(sessionKey, s.session)
 	s.loader.env, s.loader.words, s.loader.fetch = s.session.Predeclared(), s.session.Module, cfg.Fetch
+	s.loader.modulesOfHost = cfg.Modules
 	s.thread.Load = func(thread *starlark.Thread, name string) (globals starlark.StringDict, err error) {
 		from := thread.CallFrame(0).Pos.Filename()
 		s.session.Loading(func() { globals, err = s.loader.load(thread, name, from) })

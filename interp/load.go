@@ -28,8 +28,10 @@ type loader struct {
 	files   []string
 	modules map[string]*module // by path under the root
 	words   func(module string) (starlark.StringDict, bool)
-	fetch   func(url string) ([]byte, error) // in place of the pinned copies; may be nil
-	lock    *component.Lock                  // once it is read
+
+	modulesOfHost map[string]starlark.StringDict
+	fetch         func(url string) ([]byte, error) // in place of the pinned copies; may be nil
+	lock          *component.Lock                  // once it is read
 }
 
 // A module is a file that was loaded or is being loaded.
@@ -56,7 +58,7 @@ func (l *loader) resolve(name, from string) (string, error) {
 	case name == "":
 		return "", errors.New("want the path of a file, got an empty string")
 	case strings.HasPrefix(name, "@"):
-		return "", fmt.Errorf("no module is named %q: want @kfp, @kfs or a file", name)
+		return "", fmt.Errorf("%q is a module: want the path of a file", name)
 	case strings.HasPrefix(name, "//"):
 		p = path.Clean(name[2:])
 	case strings.HasPrefix(name, "/"):
@@ -154,8 +156,8 @@ func (l *loader) readURL(url string) (string, error) {
 
 // load is load(name, ...) in the file from: each file is evaluated once.
 func (l *loader) load(thread *starlark.Thread, name, from string) (starlark.StringDict, error) {
-	if words, ok := l.words(name); ok {
-		return words, nil
+	if strings.HasPrefix(name, "@") {
+		return l.module(name)
 	}
 	p, err := l.resolve(name, from)
 	if err != nil {
