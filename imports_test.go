@@ -27,6 +27,7 @@ var arrows = map[string][]string{
 	"images":             {"internal/spell"},
 	"internal/yaml":      {"dag", "internal/spell"},
 	"interp":             {"builtins", "builtins/component", "dag", "internal/spell", "kube"},
+	"interp/worker":      {"builtins", "builtins/component", "dag", "internal/spell", "interp", "kube"},
 	"kube":               {"dag", "internal/spell"},
 }
 
