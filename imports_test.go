@@ -23,6 +23,7 @@ var arrows = map[string][]string{
 	"dag":                {"internal/spell"},
 	"engine":             {"dag", "internal/spell"},
 	"engine/enginetest":  {"dag", "engine", "internal/spell"},
+	"examples/embed":     {"backend/argo", "builtins", "builtins/component", "dag", "internal/spell", "internal/yaml", "interp", "kube"},
 	"graph":              {"dag", "internal/spell"},
 	"images":             {"internal/spell"},
 	"internal/yaml":      {"dag", "internal/spell"},
