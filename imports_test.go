@@ -18,6 +18,7 @@ const module = "github.com/kfs-project/kfs"
 var arrows = map[string][]string{
 	"backend/argo":       {"dag", "internal/spell", "internal/yaml"},
 	"backend/local":      {"dag", "engine", "images", "internal/spell"},
+	"bench":              {"backend/argo", "builtins", "builtins/component", "dag", "internal/spell", "internal/yaml", "interp", "kube"},
 	"builtins":           {"builtins/component", "dag", "internal/spell", "kube"},
 	"builtins/component": {"dag", "internal/spell"},
 	"dag":                {"internal/spell"},

@@ -24,6 +24,10 @@ func main() {
 }
 
 func run() error {
+	if err := compileTable(); err != nil {
+		return err
+	}
+	fmt.Println()
 	cases := []*sample{
 		{name: "floor: kfs version", args: []string{"version"}},
 		{name: "kfs compile examples/mnist.star", args: []string{"compile", "examples/mnist.star"}},

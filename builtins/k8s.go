@@ -353,7 +353,7 @@ func equalTrees(x, y any) bool { return dag.PythonJSON(x) == dag.PythonJSON(y) }
 
 // firstRef returns the first value known only at run time in a tree.
 func firstRef(tree any) (first dag.Ref) {
-	dag.WalkText(tree, func(_, text string) {
+	dag.WalkText(tree, func(_ *dag.Field, text string) {
 		if refs, _ := dag.Refs(text); len(refs) > 0 && first.Kind == 0 {
 			first = refs[0]
 		}

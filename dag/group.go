@@ -124,7 +124,7 @@ type Loop struct {
 // Refs returns the values that the loop's items hold, in their order.
 func (l *Loop) Refs() []Ref {
 	var refs []Ref
-	WalkText(l.Items, func(_, text string) {
+	WalkText(l.Items, func(_ *Field, text string) {
 		found, _ := Refs(text)
 		refs = append(refs, found...)
 	})

@@ -8,6 +8,7 @@ import (
 	"math"
 	"slices"
 	"strconv"
+	"strings"
 )
 
 // This file defines JSON trees that keep the order of their members.
@@ -199,27 +200,78 @@ func marshal(v any) ([]byte, error) {
 
 // WalkText calls f for each text in the tree, names of members too, with the
 // path that leads to it (args[0], env[2].value).
-func WalkText(v any, f func(path, text string)) { walkText("", v, f) }
+func WalkText(v any, f func(path *Field, text string)) { walkText(&Field{}, v, f) }
 
-func walkText(path string, v any, f func(path, text string)) {
+func walkText(at *Field, v any, f func(path *Field, text string)) {
 	switch v := v.(type) {
 	case string:
-		f(path, v)
+		f(at, v)
 	case Object:
 		for _, m := range v {
-			p := m.Name
-			if path != "" {
-				p = path + "." + m.Name
-			}
+			at.parts = append(at.parts, part{name: m.Name})
 			if HasRefs(m.Name) {
-				f(p, m.Name)
+				f(at, m.Name)
 			}
-			walkText(p, m.Value, f)
+			walkText(at, m.Value, f)
+			at.parts = at.parts[:len(at.parts)-1]
 		}
 	case []any:
 		for i, e := range v {
-			walkText(fmt.Sprintf("%s[%d]", path, i), e, f)
+			at.parts = append(at.parts, part{index: i, elem: true})
+			walkText(at, e, f)
+			at.parts = at.parts[:len(at.parts)-1]
 		}
+	}
+}
+
+// A Field is where a text stands that a walk has come to. It changes when the
+// walk goes on.
+type Field struct {
+	prefix string
+	parts  []part
+}
+
+// A part of a Field is the name of a member, or an element of a list.
+type part struct {
+	name  string
+	index int
+	elem  bool
+}
+
+// String returns the path as a message shows it.
+func (f *Field) String() string {
+	var b strings.Builder
+	b.WriteString(f.prefix)
+	for i, p := range f.parts {
+		switch {
+		case p.elem:
+			fmt.Fprintf(&b, "[%d]", p.index)
+		case i > 0:
+			b.WriteString("." + p.name)
+		default:
+			b.WriteString(p.name)
+		}
+	}
+	return b.String()
+}
+
+// A walker calls a function for the texts of a step.
+type walker struct {
+	at Field
+	f  func(field *Field, text string)
+}
+
+// text is for a text that is a field by itself.
+func (w *walker) text(field, text string) {
+	w.at.prefix = field
+	w.f(&w.at, text)
+}
+
+// tree is for the texts of a tree, whose fields begin with the prefix.
+func (w *walker) tree(prefix string, tree Object) {
+	if len(tree) > 0 {
+		w.at.prefix = prefix
+		walkText(&w.at, tree, w.f)
 	}
 }
 

@@ -77,6 +77,7 @@ type tree struct {
 	p      *Pipeline
 	index  map[string]int // by name
 	parent []int          // -1 is the pipeline itself
+	refs   [][]Ref        // that steps use, once they were asked for
 	kids   [][]int        // of groups, steps and groups alike
 }
 
@@ -116,7 +117,18 @@ func (t *tree) needs(id int) []Edge {
 	if n := len(t.p.Steps); id >= n {
 		return t.p.Groups[id-n].needs()
 	}
-	return t.p.Steps[id].needs()
+	return t.p.Steps[id].needs(t.refsOf(id))
+}
+
+// refsOf returns the values that a step uses.
+func (t *tree) refsOf(id int) []Ref {
+	if t.refs == nil {
+		t.refs = make([][]Ref, len(t.p.Steps))
+	}
+	if t.refs[id] == nil {
+		t.refs[id] = t.p.Steps[id].Refs()
+	}
+	return t.refs[id]
 }
 
 // contains reports whether a step or group is the other one or has it in it.
@@ -177,20 +189,20 @@ func (g *Group) needs() []Edge {
 }
 
 // needs returns the step's edges, one to each step that it needs: those of
-// After with their places, then those of outputs at the step's own place.
-func (s *Step) needs() []Edge {
+// After with their places, then those of outputs at the step's own place. Refs
+// are the values that the step uses.
+func (s *Step) needs(refs []Ref) []Edge {
 	var needs []Edge
-	seen := map[string]bool{}
+	var steps distinct[string]
 	add := func(e Edge) {
-		if !seen[e.Step] {
-			seen[e.Step] = true
+		if steps.add(e.Step) {
 			needs = append(needs, e)
 		}
 	}
 	for _, e := range s.After {
 		add(e)
 	}
-	for _, r := range s.Refs() {
+	for _, r := range refs {
 		for _, o := range r.Outputs() {
 			add(Edge{Step: o.Step, Pos: s.Pos})
 		}
@@ -201,26 +213,27 @@ func (s *Step) needs() []Edge {
 // WalkText calls f for each text of the step that may hold a token, with the
 // name of the field it stands in. Values that the step takes as files are not
 // among them; see Artifacts.
-func (s *Step) WalkText(f func(field, text string)) {
-	WalkText(s.Container, func(path, text string) { f("container."+path, text) })
+func (s *Step) WalkText(f func(field *Field, text string)) {
+	w := &walker{f: f}
+	w.tree("container.", s.Container)
 	for _, v := range s.Volumes {
 		name, _ := v.Get("name").(string)
-		WalkText(v, func(path, text string) { f("volume "+Display(name)+": "+path, text) })
+		w.tree("volume "+Display(name)+": ", v)
 	}
 	if s.Resource != nil {
-		s.Resource.walk(f)
-		walkOutputs(s.Outputs, f)
+		s.Resource.walk(w)
+		w.outputs(s.Outputs)
 	}
-	f("timeout", s.Timeout)
+	w.text("timeout", s.Timeout)
 	if r := s.Retry; r != nil {
-		f("retry limit", r.Limit)
-		f("retry backoff", r.Backoff)
-		f("retry max backoff", r.MaxBackoff)
+		w.text("retry limit", r.Limit)
+		w.text("retry backoff", r.Backoff)
+		w.text("retry max backoff", r.MaxBackoff)
 	}
-	s.Pod.walk(f)
-	s.Conduct.walk(f)
+	s.Pod.walk(w)
+	s.Conduct.walk(w)
 	if s.Component != nil {
-		WalkText(s.Component.Arguments, func(path, text string) { f("argument "+path, text) })
+		w.tree("argument ", s.Component.Arguments)
 	}
 }
 
@@ -233,8 +246,10 @@ func (s *Step) WalkText(f func(field, text string)) {
 //
 // The method is Kahn's: "Topological sorting of large networks", CACM 5(11),
 // 1962, for the members of each group.
-func (p *Pipeline) Order() ([]*Step, error) {
-	t := newTree(p)
+func (p *Pipeline) Order() ([]*Step, error) { return newTree(p).order() }
+
+func (t *tree) order() ([]*Step, error) {
+	p := t.p
 	lifted := t.lift()
 	waits := make([]int, len(lifted))    // needed and not yet ordered
 	needed := make([][]int, len(lifted)) // those that need this one

@@ -56,25 +56,22 @@ type Conduct struct {
 // Primitives are the objects of a cluster that a step can run as.
 var Primitives = []string{"pod", "job"}
 
-// walk calls f for each text that may hold a token.
-func (p *Pod) walk(f func(field, text string)) {
-	under := func(field string, tree any) {
-		WalkText(tree, func(path, text string) { f(field+" "+path, text) })
-	}
-	under("node selector", p.NodeSelector)
+// walk goes through the texts that may hold a token.
+func (p *Pod) walk(w *walker) {
+	w.tree("node selector ", p.NodeSelector)
 	for _, t := range p.Tolerations {
-		under("toleration", t)
+		w.tree("toleration ", t)
 	}
-	under("affinity", p.Affinity)
-	under("annotation", p.Annotations)
-	under("label", p.Labels)
+	w.tree("affinity ", p.Affinity)
+	w.tree("annotation ", p.Annotations)
+	w.tree("label ", p.Labels)
 	for _, c := range p.InitContainers {
-		under("init container "+containerName(c), c)
+		w.tree("init container "+containerName(c)+" ", c)
 	}
 	for _, c := range p.Sidecars {
-		under("sidecar "+containerName(c), c)
+		w.tree("sidecar "+containerName(c)+" ", c)
 	}
-	f("service account", p.ServiceAccount)
+	w.text("service account", p.ServiceAccount)
 }
 
 func containerName(c Object) string {
@@ -82,10 +79,10 @@ func containerName(c Object) string {
 	return fmt.Sprintf("%q:", Display(name))
 }
 
-func (c *Conduct) walk(f func(field, text string)) {
-	f("display name", c.DisplayName)
-	f("max cache staleness", c.MaxCacheStaleness)
-	f("pending timeout", c.PendingTimeout)
+func (c *Conduct) walk(w *walker) {
+	w.text("display name", c.DisplayName)
+	w.text("max cache staleness", c.MaxCacheStaleness)
+	w.text("pending timeout", c.PendingTimeout)
 }
 
 // conduct checks what a step asks of its pod and its run.

@@ -43,15 +43,15 @@ func (r *Resource) Kind() string {
 // String says what the step does: "create PersistentVolumeClaim".
 func (r *Resource) String() string { return r.Action + " " + Display(r.Kind()) }
 
-// walk calls f for each text that may hold a token.
-func (r *Resource) walk(f func(field, text string)) {
-	f("merge strategy", r.MergeStrategy)
-	f("success condition", r.SuccessCondition)
-	f("failure condition", r.FailureCondition)
+// walk goes through the texts that may hold a token.
+func (r *Resource) walk(w *walker) {
+	w.text("merge strategy", r.MergeStrategy)
+	w.text("success condition", r.SuccessCondition)
+	w.text("failure condition", r.FailureCondition)
 	for _, flag := range r.Flags {
-		f("flag", flag)
+		w.text("flag", flag)
 	}
-	WalkText(r.Manifest, func(path, text string) { f("k8s_resource."+path, text) })
+	w.tree("k8s_resource.", r.Manifest)
 }
 
 // Missing returns what the manifest of the object lacks, or "".
@@ -104,9 +104,9 @@ func (v *validator) resource(s *Step) {
 	}
 }
 
-// walkOutputs calls f for each text of outputs that may hold a token.
-func walkOutputs(outputs []Output, f func(field, text string)) {
+// outputs goes through the texts of outputs that may hold a token.
+func (w *walker) outputs(outputs []Output) {
 	for _, o := range outputs {
-		f(fmt.Sprintf("output %q", o.Name), o.JSONPath)
+		w.text(fmt.Sprintf("output %q", o.Name), o.JSONPath)
 	}
 }

@@ -92,16 +92,15 @@ func (t *tree) inLoop(id int, item string) bool {
 }
 
 // scopes checks the groups of the pipeline, and what is used across them.
-func (v *validator) scopes() {
+func (v *validator) scopes(t *tree) {
 	p := v.p
-	t := newTree(p)
 	for _, g := range p.Groups {
 		if g.Kind == GroupExitHandler {
 			v.exit = g.Exit
 		}
 	}
 	for i, s := range p.Steps {
-		refs := s.Refs()
+		refs := t.refsOf(i)
 		if v.exit != "" && s.Name == v.exit {
 			v.exitStep(s, refs)
 			continue

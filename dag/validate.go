@@ -38,8 +38,9 @@ func (p *Pipeline) Validate() error {
 	for _, s := range p.Steps {
 		v.step(s)
 	}
-	v.scopes()
-	if _, err := p.Order(); err != nil {
+	t := newTree(p)
+	v.scopes(t)
+	if _, err := t.order(); err != nil {
 		v.faults = append(v.faults, Faults(err)...)
 	}
 	return v.faults.Err()
@@ -108,10 +109,10 @@ func (v *validator) step(s *Step) {
 			v.fault(e.Pos, "step %q needs unknown step %q", s.Name, e.Step).Hint = v.didYouMean(e.Step)
 		}
 	}
-	s.WalkText(func(field, text string) { v.text(s, field, text) })
+	s.WalkText(func(field *Field, text string) { v.text(s, field, text) })
 	files := map[string]string{}
 	for _, a := range s.Artifacts {
-		v.text(s, "artifact "+a.Name, a.Text)
+		v.text(s, &Field{prefix: "artifact " + a.Name}, a.Text)
 		if !path.IsAbs(a.Path) || path.Clean(a.Path) == "/" {
 			v.fault(a.Pos, "step %q takes %q as a file: path %q: want an absolute path in the container", s.Name, a.Name, a.Path)
 		}
@@ -163,7 +164,7 @@ func (v *validator) didYouMean(name string) string {
 }
 
 // text checks the tokens of one text of a step.
-func (v *validator) text(s *Step, field, text string) {
+func (v *validator) text(s *Step, field *Field, text string) {
 	refs, whole := Refs(text)
 	if whole && !utf8.ValidString(text) {
 		v.fault(s.Pos, "step %q, %s: %q is not valid UTF-8", s.Name, field, Display(text))
