@@ -56,7 +56,7 @@ var confWords = map[string]confWord{
 }
 
 func (k *conf) AttrNames() []string {
-	names := []string{"add_op_transformer", "set_data_passing_volume", "set_default_pod_node_selector"}
+	names := []string{"add_op_transformer", "op_transformers", "set_data_passing_volume", "set_default_pod_node_selector"}
 	for name, w := range confWords {
 		if w.param != "" {
 			names = append(names, "set_"+name)
@@ -103,6 +103,8 @@ func (k *conf) Attr(name string) (starlark.Value, error) {
 			k.transformers = append(k.transformers, fn)
 			return k, nil
 		}), nil
+	case "op_transformers":
+		return transformers{k}, nil
 	}
 	w, ok := confWords[strings.TrimPrefix(name, "set_")]
 	if !ok || w.param == "" || !strings.HasPrefix(name, "set_") {
@@ -116,6 +118,42 @@ func (k *conf) Attr(name string) (starlark.Value, error) {
 		w.set(c, k, w.param, v)
 		return k, nil
 	}), nil
+}
+
+// The transformers of a conf are, as in KFP, a list to append to.
+type transformers struct{ k *conf }
+
+var _ starlark.HasAttrs = transformers{}
+
+func (t transformers) String() string        { return "<the transformers of the pipeline>" }
+func (t transformers) Type() string          { return "op_transformers" }
+func (t transformers) Freeze()               {}
+func (t transformers) Truth() starlark.Bool  { return len(t.k.transformers) > 0 }
+func (t transformers) Hash() (uint32, error) { return t.k.Hash() }
+func (t transformers) AttrNames() []string   { return []string{"append", "extend"} }
+
+func (t transformers) Attr(name string) (starlark.Value, error) {
+	switch name {
+	case "append": // conf.op_transformers.append(transformer)
+		return t.k.s.builtin(name, func(c *call) (starlark.Value, error) {
+			var fn starlark.Callable
+			if err := c.unpack("transformer", &fn); err != nil {
+				return nil, err
+			}
+			t.k.transformers = append(t.k.transformers, fn)
+			return starlark.None, nil
+		}), nil
+	case "extend": // conf.op_transformers.extend(transformers)
+		return t.k.s.builtin(name, func(c *call) (starlark.Value, error) {
+			var fns starlark.Value
+			if err := c.unpack("transformers", &fns); err != nil {
+				return nil, err
+			}
+			confTransformers(c, t.k, "transformers", fns)
+			return starlark.None, nil
+		}), nil
+	}
+	return nil, noAttr("the list of transformers", name, t.AttrNames())
 }
 
 // pipelineConf: pipeline_conf() -> conf
