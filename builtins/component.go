@@ -154,12 +154,22 @@ func newFactory(s *Session, spec *component.Spec, from source, ref dag.Object) *
 	return f
 }
 
-// pythonNames returns Python's forms of names, made unique by _2, _3, ... The
-// source is generate_unique_name_conversion_table of kfp 1.8.22.
+// pythonNames returns Python's forms of names, made unique by _2, _3, ... A
+// name that is its own form keeps it, wherever it stands. The source is
+// generate_unique_name_conversion_table of kfp 1.8.22.
 func pythonNames(names []string) map[string]string {
 	forms := map[string]string{}
 	used := map[string]bool{}
 	for _, name := range names {
+		if normalize(name) == name {
+			forms[name] = name
+			used[name] = true
+		}
+	}
+	for _, name := range names {
+		if forms[name] != "" {
+			continue
+		}
 		form := normalize(name)
 		for i := 2; used[form]; i++ {
 			form = normalize(name + " " + strconv.Itoa(i))
