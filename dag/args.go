@@ -72,7 +72,9 @@ func (p *Pipeline) CheckArgs(given map[string]string) (map[string]string, error)
 
 // Parse returns value as the param holds it, or an error if it does not fit
 // the param's type: a Bool becomes True or False, JSON and the rest stay as
-// written. A type of the author's own accepts any text.
+// written. A type of the author's own accepts any text. To KFP lists and dicts
+// are one kind of JSON: a param of either type whose default is of the other
+// takes both.
 func (q *Param) Parse(value string) (string, error) {
 	kind := q.Type
 	if kind == "" {
@@ -103,17 +105,31 @@ func (q *Param) Parse(value string) (string, error) {
 		}
 		return wrong("true or false")
 	case "JsonArray", "List":
-		var list []any
-		if err := json.Unmarshal([]byte(value), &list); err != nil || list == nil {
+		if is := jsonKind(value); is != "JsonArray" && (is == "" || is != q.Inferred) {
 			return wrong("a JSON list")
 		}
 	case "JsonObject", "Dict":
-		var obj map[string]any
-		if err := json.Unmarshal([]byte(value), &obj); err != nil || obj == nil {
+		if is := jsonKind(value); is != "JsonObject" && (is == "" || is != q.Inferred) {
 			return wrong("a JSON object")
 		}
 	}
 	return value, nil
+}
+
+// jsonKind returns JsonArray or JsonObject for text that is one, "" for other
+// text.
+func jsonKind(text string) string {
+	var v any
+	if json.Unmarshal([]byte(text), &v) != nil {
+		return ""
+	}
+	switch v.(type) {
+	case []any:
+		return "JsonArray"
+	case map[string]any:
+		return "JsonObject"
+	}
+	return ""
 }
 
 // ParseBackoff returns the duration that a Retry's backoff means: a number of

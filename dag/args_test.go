@@ -7,6 +7,27 @@ import (
 	"time"
 )
 
+// TestParamParseJSON shows that a JSON param takes what its default is, too.
+func TestParamParseJSON(t *testing.T) {
+	for _, tt := range []struct {
+		kind, inferred, in string
+		fits               bool
+	}{
+		{"JsonObject", "JsonArray", "[1]", true},
+		{"JsonObject", "JsonArray", `{"a": 1}`, true},
+		{"JsonObject", "JsonArray", "1", false},
+		{"List", "JsonObject", "{}", true},
+		{"List", "JsonObject", "{", false},
+		{"List", "String", "{}", false},
+		{"Dict", "", "[]", false},
+	} {
+		q := &Param{Name: "n", Type: tt.kind, Inferred: tt.inferred}
+		if got, err := q.Parse(tt.in); err == nil != tt.fits || err == nil && got != tt.in {
+			t.Errorf("%+v.Parse(%q) = %q, %v; want that it fits: %v", *q, tt.in, got, err, tt.fits)
+		}
+	}
+}
+
 func TestParamParse(t *testing.T) {
 	for _, tt := range []struct{ kind, in, want, err string }{
 		{"", "anything", "anything", ""},
