@@ -127,7 +127,11 @@ func (s *Session) typeOf(v *value) any {
 	}
 	switch r.Kind {
 	case dag.RefParam:
-		if q := s.body.p.Param(r.Name); q != nil && q.Type != "" {
+		switch q := s.body.p.Param(r.Name); {
+		case q == nil || q.Type == "":
+		case q.Properties != nil:
+			return dag.Object{{Name: q.Type, Value: q.Properties}}
+		default:
 			return q.Type
 		}
 	case dag.RefOutput:

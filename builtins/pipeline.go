@@ -298,12 +298,8 @@ func (s *Session) params(p *Pipeline) ([]starlark.Tuple, error) {
 			return nil, err
 		}
 		if t, ok := types[name]; ok {
-			switch t := t.(type) {
-			case starlark.NoneType:
-			case starlark.String:
-				q.Type = string(t)
-			default:
-				return nil, &Error{Pos: p.Pos, Arg: "types", Msg: fmt.Sprintf("types: type of param %q: want the name of a type or None, got %s", name, t.Type())}
+			if err := setType(q, t); err != nil {
+				return nil, &Error{Pos: p.Pos, Arg: "types", Msg: fmt.Sprintf("types: type of param %q: %v", name, err)}
 			}
 			delete(types, name)
 			s.checkDefault(q)
@@ -315,6 +311,34 @@ func (s *Session) params(p *Pipeline) ([]starlark.Tuple, error) {
 		return nil, &Error{Pos: p.Pos, Arg: "types", Msg: fmt.Sprintf("types: the pipeline has no param %q", name), Hint: spell.DidYouMean(name, names)}
 	}
 	return args, nil
+}
+
+// setType sets a param's type: a name, or a dict of a name to the type's
+// properties, as the annotations of KFP have it. None is no type.
+func setType(q *dag.Param, v starlark.Value) error {
+	if v == starlark.None {
+		return nil
+	}
+	tree, err := toJSON(v)
+	if err != nil {
+		return err
+	}
+	switch t := tree.(type) {
+	case string:
+		if !dag.HasRefs(t) {
+			q.Type = t
+			return nil
+		}
+	case dag.Object:
+		if len(t) != 1 {
+			break
+		}
+		if properties, ok := t[0].Value.(dag.Object); ok {
+			q.Type, q.Properties = t[0].Name, properties
+			return nil
+		}
+	}
+	return fmt.Errorf(`want the name of a type, a dict like {"GCSPath": {"file_type": "csv"}}, or None, got %s`, v.Type())
 }
 
 // setDefault sets a param's default and the type it gives; v is nil if the

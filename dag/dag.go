@@ -52,6 +52,10 @@ type Param struct {
 	Type     string `json:"type,omitempty"`
 	Inferred string `json:"inferred,omitempty"`
 
+	// Properties are what the author said of the type beside its name; nil is
+	// nothing. They mean something to the author only.
+	Properties Object `json:"properties,omitempty"`
+
 	// Default is the text used when no value is given; nil makes the param
 	// required. Optional records that the author wrote a default, which may
 	// have been None: KFP marks such a param optional, though it has no value.

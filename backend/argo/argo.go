@@ -112,7 +112,10 @@ func (c *compiler) pipelineSpec() dag.Object {
 		if q.Description != "" {
 			in.Set(q.Description, "description")
 		}
-		if q.Type != "" {
+		switch {
+		case q.Properties != nil:
+			in.Set(q.Properties, "type", q.Type)
+		case q.Type != "":
 			in.Set(q.Type, "type")
 		}
 		if q.Default != nil {
