@@ -203,7 +203,12 @@ func (c *compiler) container(s *dag.Step, patch *dag.Object) dag.Object {
 	if c.opts.Image != nil {
 		container.Set(c.opts.Image(s.Image()), "image")
 	}
+	had := container.Get("resources") != nil
 	container = fixedResources(container, patch, "containers", "main")
+	if had && container.Get("resources") == nil {
+		container.Set(dag.Object{}, "resources") // KFP leaves the empty object
+		container = container.Sorted()
+	}
 	return expandTree(container).(dag.Object)
 }
 

@@ -154,7 +154,7 @@ func TestStep(t *testing.T) {
 		}, []string{"podSpecPatch"}, `'{"containers": [{"name": "main", "resources": {"limits": {"nvidia.com/gpu": "{{inputs.parameters.g}}"}, ` +
 			`"requests": {"memory": "{{inputs.parameters.m}}"}}}]}'` + "\n"},
 		{"run-time resources leave none", func(s *dag.Step) { quantity(s, "limits", "cpu", param("n")) },
-			[]string{"container"}, "image: i\n"},
+			[]string{"container"}, "image: i\nresources: {}\n"},
 		{"run-time resources are inputs", func(s *dag.Step) { quantity(s, "limits", "cpu", param("n")) },
 			[]string{"inputs", "parameters"}, "- name: 'n'\n"},
 		{"fixed beside run-time resources", func(s *dag.Step) {
