@@ -189,36 +189,62 @@ func (c *call) addNamed(k target, field, key, what string, obj dag.Object) {
 func resourceMethod(kind, resource string) containerMethod {
 	return func(c *call, k target) (starlark.Value, error) {
 		name, arg := resource, "size"
-		var quantity scalar
+		var q quantity
 		var err error
 		switch resource {
 		case "":
 			arg = "value"
-			err = c.unpack("resource_name", &name, "value", &quantity)
+			err = c.unpack("resource_name", &name, "value", &q)
 		case "cpu", "memory":
 			arg = resource
-			err = c.unpack(resource, &quantity)
+			err = c.unpack(resource, &q)
 		default:
-			err = c.unpack("size", &quantity)
+			err = c.unpack("size", &q)
 		}
 		if err != nil {
 			return nil, err
 		}
-		c.setResource(k, kind, name, arg, string(quantity))
+		c.setResource(k, kind, name, arg, q)
 		return nil, nil
 	}
 }
 
-func (c *call) setResource(k target, kind, name, arg, quantity string) {
+func (c *call) setResource(k target, kind, name, arg string, q quantity) {
 	if err := kube.CheckLabelName(name); err != nil {
 		c.report("resource_name", "%s: resource %v", c.name, err)
 		return
 	}
-	if err := kube.CheckQuantity(name, quantity); err != nil {
+	if err := kube.CheckQuantity(name, q.text); err != nil {
 		c.report(arg, "%s: %v", c.name, err)
 		return
 	}
-	k.obj.Set(quantity, "resources", kind, name)
+	k.obj.Set(q.tree, "resources", kind, name)
+}
+
+// A quantity is an argument that is text, a number, or a value known only at
+// run time. A number stays one in the step's container.
+type quantity struct {
+	text string
+	tree any
+}
+
+// textQuantity returns text as a quantity.
+func textQuantity(text scalar) quantity { return quantity{string(text), string(text)} }
+
+// Unpack implements starlark.Unpacker.
+func (q *quantity) Unpack(v starlark.Value) error {
+	var text scalar
+	if err := text.Unpack(v); err != nil {
+		return err
+	}
+	*q = textQuantity(text)
+	switch v.(type) {
+	case starlark.Int, starlark.Float:
+		tree, err := toJSON(v)
+		q.tree = tree
+		return err
+	}
+	return nil
 }
 
 // getResource: x.get_resource_limit(resource_name) -> text or None, and
@@ -235,15 +261,15 @@ func getResource(kind string) containerMethod {
 
 // setGPULimit: x.set_gpu_limit(gpu, vendor="nvidia") -> x
 func setGPULimit(c *call, k target) (starlark.Value, error) {
-	var gpu scalar
+	var gpu quantity
 	vendor := "nvidia"
 	if err := c.unpack("gpu", &gpu, "vendor??", &vendor); err != nil {
 		return nil, err
 	}
 	if vendor != "nvidia" && vendor != "amd" {
 		c.report("vendor", "set_gpu_limit: vendor %q: want nvidia or amd", vendor)
-	} else if c.checkCount("gpu", string(gpu), 1) {
-		c.setResource(k, "limits", vendor+".com/gpu", "gpu", string(gpu))
+	} else if c.checkCount("gpu", gpu.text, 1) {
+		c.setResource(k, "limits", vendor+".com/gpu", "gpu", gpu)
 	}
 	return nil, nil
 }

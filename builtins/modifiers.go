@@ -146,7 +146,7 @@ func (s *Session) useTPU(c *call) (starlark.Value, error) {
 	c.checkCount("tpu_cores", string(cores), 1)
 	return c.modifier(func(c *call, st *step) {
 		c.setPair(&st.d.Annotations, st.target().what, "tf_version", "annotation", "tf-version.cloud-tpus.google.com", string(version), false)
-		c.setResource(st.target(), "limits", "cloud-tpus.google.com/"+resource, "tpu_cores", string(cores))
+		c.setResource(st.target(), "limits", "cloud-tpus.google.com/"+resource, "tpu_cores", textQuantity(cores))
 	}), nil
 }
 
@@ -246,7 +246,7 @@ func (s *Session) addDefaultResourceSpec(c *call) (starlark.Value, error) {
 		}
 		for _, sp := range specs {
 			if !limited[sp.resource] && st.d.Container.Get("resources", sp.kind, sp.resource) == nil {
-				c.setResource(st.target(), sp.kind, sp.resource, sp.arg, string(sp.quantity))
+				c.setResource(st.target(), sp.kind, sp.resource, sp.arg, textQuantity(sp.quantity))
 			}
 		}
 	}), nil
