@@ -10,16 +10,16 @@ import (
 // This file defines how values get to steps as files. They go the way of
 // parameters, as artifacts; see groups.go.
 
-// passFile is pass for a value that the step takes as a file.
-func (c *compiler) passFile(r dag.Ref, to *node) {
+// passFile is pass for a value that the node takes as a file: it returns where
+// the file comes from.
+func (c *compiler) passFile(r dag.Ref, to *node) dag.Member {
 	name := fullName(r)
-	input := dag.Member{Name: "from", Value: "{{inputs.artifacts." + name + "}}"}
-	to.fileArgs[name] = input
+	input := fileInput(name)
 	switch r.Kind {
 	case dag.RefOutput:
 		from := c.nodes[r.Step]
 		if from == nil {
-			return // of an exit handler: Validate refuses it
+			return input // of an exit handler: Validate refuses it
 		}
 		a, b := c.depend(from, to)
 		output := dag.Member{Name: "from", Value: "{{tasks." + a.task() + ".outputs.artifacts." + name + "}}"}
@@ -34,10 +34,13 @@ func (c *compiler) passFile(r dag.Ref, to *node) {
 				n.made[name] = c.below(n, from).task()
 			}
 		}
-		for n := to.parent; n != a.parent; n = n.parent {
+		if b == to {
+			return output
+		}
+		for n := to.parent; n != b; n = n.parent {
 			n.files[name], n.fileArgs[name] = true, input
 		}
-		b.fileArgs[name] = output
+		b.files[name], b.fileArgs[name] = true, output
 	case dag.RefItem, dag.RefParam:
 		for n := to.parent; n != nil; n = n.parent {
 			n.files[name] = true
@@ -54,10 +57,16 @@ func (c *compiler) passFile(r dag.Ref, to *node) {
 			}
 		}
 	case dag.RefOneOf, dag.RefCollected:
-		to.fileArgs[name] = raw(c.pass(r, to))
+		return raw(c.pass(r, to))
 	default:
-		to.fileArgs[name] = raw(expand(r.Token()))
+		return raw(expand(r.Token()))
 	}
+	return input
+}
+
+// fileInput is an artifact that a template takes as an input of the name.
+func fileInput(name string) dag.Member {
+	return dag.Member{Name: "from", Value: "{{inputs.artifacts." + name + "}}"}
 }
 
 // raw is an artifact whose content stands in the manifest.

@@ -74,7 +74,7 @@ func (c *compiler) tree(entry string) *node {
 		}
 		for _, a := range s.Artifacts {
 			if r, file := a.Ref(); file {
-				c.passFile(r, n)
+				n.fileArgs[fullName(r)] = c.passFile(r, n)
 			}
 		}
 		c.needs(n, s.After)
@@ -88,13 +88,24 @@ func (c *compiler) tree(entry string) *node {
 		if g.Loop != nil {
 			n.items, n.withParam = c.loop(n)
 		}
-		for _, a := range g.Args {
-			if g.Kind == dag.GroupCall {
-				c.callArg(g, n, a)
+		if g.Kind == dag.GroupCall {
+			for _, r := range g.Refs() {
+				for _, o := range r.Outputs() {
+					if from := c.nodes[o.Step]; from != nil {
+						c.depend(from, n)
+					}
+				}
 			}
 		}
 	}
-	c.closeCalls()
+	for again := true; again; { // what one round takes may have to be passed by others
+		again = false
+		for _, g := range c.p.Groups {
+			if g.Kind == dag.GroupCall && c.passRound(g) {
+				again = true
+			}
+		}
+	}
 	return root
 }
 
@@ -266,40 +277,51 @@ func (c *compiler) when(cond *dag.Condition, n *node) string {
 	return x + " " + cond.Op + " " + y
 }
 
-// callArg passes a value to another round of a graph, as the input that the
-// graph has for its argument.
-func (c *compiler) callArg(g *dag.Group, n *node, a dag.Arg) {
-	graph := c.nodes[g.Calls]
-	value := dag.Expand(a.Value, func(r dag.Ref) string { return c.pass(r, n) })
+// passRound passes to another round of a graph the inputs that the graph has:
+// its arguments, of which it takes no more than its steps use, and the rest as
+// they are. It reports whether there were new ones.
+func (c *compiler) passRound(g *dag.Group) bool {
+	n, graph := c.nodes[g.Name], c.nodes[g.Calls]
+	args := map[string]dag.Ref{} // by the inputs that the graph has for its arguments
 	for _, first := range graph.group.Args {
-		if first.Name != a.Name {
-			continue
-		}
-		if r, ok := dag.SoleRef(first.Value); ok {
-			n.args[fullName(r)] = value
-		}
-	}
-}
-
-// closeCalls passes to each further round of a graph the inputs that it has
-// besides its arguments, as they are.
-func (c *compiler) closeCalls() {
-	for _, g := range c.p.Groups {
-		if g.Kind != dag.GroupCall {
-			continue
-		}
-		n, graph := c.nodes[g.Name], c.nodes[g.Calls]
-		for name := range graph.inputs {
-			input := "{{inputs.parameters." + name + "}}"
-			if _, given := n.args[name]; given {
-				continue
-			}
-			n.args[name] = input
-			for m := n.parent; m != graph; m = m.parent {
-				m.inputs[name], m.args[name] = true, input
+		for _, a := range g.Args {
+			r, ok := dag.SoleRef(first.Value)
+			value, sole := dag.SoleRef(a.Value)
+			if a.Name == first.Name && ok && sole {
+				args[fullName(r)] = value
 			}
 		}
 	}
+	added := false
+	for _, name := range slices.Sorted(maps.Keys(graph.inputs)) {
+		if _, given := n.args[name]; given {
+			continue
+		}
+		added = true
+		if r, ok := args[name]; ok {
+			n.args[name] = c.pass(r, n)
+			continue
+		}
+		n.args[name] = "{{inputs.parameters." + name + "}}"
+		for m := n.parent; m != graph; m = m.parent {
+			m.inputs[name], m.args[name] = true, n.args[name]
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(graph.files)) {
+		if _, given := n.fileArgs[name]; given {
+			continue
+		}
+		added = true
+		if r, ok := args[name]; ok {
+			n.fileArgs[name] = c.passFile(r, n)
+			continue
+		}
+		n.fileArgs[name] = fileInput(name)
+		for m := n.parent; m != graph; m = m.parent {
+			m.files[name], m.fileArgs[name] = true, n.fileArgs[name]
+		}
+	}
+	return added
 }
 
 // dagTemplates returns the templates of the pipeline and of its groups.

@@ -1,0 +1,73 @@
+package argo
+
+import (
+	"testing"
+
+	"github.com/kfs-project/kfs/dag"
+)
+
+// TestRounds shows what another round of a graph is passed: a file as a file,
+// text as text, and no argument that no step uses.
+func TestRounds(t *testing.T) {
+	start, refine := step("start"), step("refine")
+	start.Outputs = []dag.Output{{Name: "model", Path: "/m"}}
+	refine.Group = "graph-loop-1"
+	refine.Container.Set([]any{param("rate"), param("free")}, "args")
+	refine.Artifacts = []dag.Artifact{{Name: "model", Path: "/in", Text: output("start", "model")}}
+	refine.Outputs = []dag.Output{{Name: "model", Path: "/m"}, {Name: "done", Path: "/d"}}
+	p := &dag.Pipeline{
+		Name:   "p",
+		Params: []*dag.Param{{Name: "rate"}, {Name: "unused"}, {Name: "free"}},
+		Steps:  []*dag.Step{start, refine},
+		Groups: []*dag.Group{
+			{Name: "graph-loop-1", Kind: dag.GroupGraph, Args: []dag.Arg{
+				{Name: "model", Value: output("start", "model")},
+				{Name: "rate", Value: param("rate")},
+				{Name: "unused", Value: param("unused")},
+			}},
+			{Name: "condition-2", Kind: dag.GroupCondition, Group: "graph-loop-1",
+				Condition: &dag.Condition{Op: "==", X: output("refine", "done"), Y: "no"}},
+			{Name: "graph-loop-3", Kind: dag.GroupCall, Group: "condition-2", Calls: "graph-loop-1", Args: []dag.Arg{
+				{Name: "unused", Value: output("refine", "done")},
+				{Name: "model", Value: output("refine", "model")},
+				{Name: "rate", Value: param("rate")},
+			}},
+		},
+	}
+	for _, tt := range []struct {
+		template string
+		path     []string
+		want     string
+	}{
+		{"p", []string{"inputs"}, "parameters:\n- name: free\n- name: rate\n"},
+		{"graph-loop-1", []string{"inputs"}, "parameters:\n- name: free\n- name: rate\nartifacts:\n- name: start-model\n"},
+		{"condition-2", []string{"inputs"}, "parameters:\n- name: free\n- name: rate\nartifacts:\n- name: refine-model\n"},
+		{"condition-2", []string{"dag"}, `tasks:
+- name: graph-loop-1
+  template: graph-loop-1
+  arguments:
+    parameters:
+    - name: free
+      value: '{{inputs.parameters.free}}'
+    - name: rate
+      value: '{{inputs.parameters.rate}}'
+    artifacts:
+    - name: start-model
+      from: '{{inputs.artifacts.refine-model}}'
+`},
+		{"refine", []string{"outputs"}, `parameters:
+- name: refine-done
+  valueFrom:
+    path: /d
+artifacts:
+- name: refine-done
+  path: /d
+- name: refine-model
+  path: /m
+`},
+	} {
+		if got := part(p, Options{}, tt.template, tt.path...); got != tt.want {
+			t.Errorf("%s of %s is\n%s\nwant\n%s", tt.path, tt.template, got, tt.want)
+		}
+	}
+}
