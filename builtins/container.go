@@ -188,7 +188,7 @@ func (c *call) addNamed(k target, field, key, what string, obj dag.Object) {
 // resource, the name of one comes first: x.add_resource_limit(resource_name, value) -> x.
 func resourceMethod(kind, resource string) containerMethod {
 	return func(c *call, k target) (starlark.Value, error) {
-		name, arg := resource, "size"
+		name, arg := text(resource), "size"
 		var q quantity
 		var err error
 		switch resource {
@@ -204,13 +204,13 @@ func resourceMethod(kind, resource string) containerMethod {
 		if err != nil {
 			return nil, err
 		}
-		c.setResource(k, kind, name, arg, q)
+		c.setResource(k, kind, string(name), arg, q)
 		return nil, nil
 	}
 }
 
 func (c *call) setResource(k target, kind, name, arg string, q quantity) {
-	if err := kube.CheckLabelName(name); err != nil {
+	if err := kube.CheckLabelName(name); err != nil && !dag.HasRefs(name) {
 		c.report("resource_name", "%s: resource %v", c.name, err)
 		return
 	}
@@ -251,25 +251,33 @@ func (q *quantity) Unpack(v starlark.Value) error {
 // x.get_resource_request
 func getResource(kind string) containerMethod {
 	return func(c *call, k target) (starlark.Value, error) {
-		var name string
+		var name text
 		if err := c.unpack("resource_name", &name); err != nil {
 			return nil, err
 		}
-		return c.s.fromTree("quantity", k.obj.Get("resources", kind, name)), nil
+		return c.s.fromTree("quantity", k.obj.Get("resources", kind, string(name))), nil
 	}
 }
 
 // setGPULimit: x.set_gpu_limit(gpu, vendor="nvidia") -> x
+//
+// A vendor known only at run time is, as in KFP, the whole name of a resource.
 func setGPULimit(c *call, k target) (starlark.Value, error) {
 	var gpu quantity
-	vendor := "nvidia"
+	vendor := text("nvidia")
 	if err := c.unpack("gpu", &gpu, "vendor??", &vendor); err != nil {
 		return nil, err
 	}
-	if vendor != "nvidia" && vendor != "amd" {
-		c.report("vendor", "set_gpu_limit: vendor %q: want nvidia or amd", vendor)
-	} else if c.checkCount("gpu", gpu.text, 1) {
-		c.setResource(k, "limits", vendor+".com/gpu", "gpu", gpu)
+	name := string(vendor)
+	if _, sole := dag.SoleRef(name); !sole {
+		name += ".com/gpu"
+		if vendor != "nvidia" && vendor != "amd" {
+			c.report("vendor", "set_gpu_limit: vendor %q: want nvidia or amd", dag.Display(string(vendor)))
+			return nil, nil
+		}
+	}
+	if c.checkCount("gpu", gpu.text, 1) {
+		c.setResource(k, "limits", name, "gpu", gpu)
 	}
 	return nil, nil
 }

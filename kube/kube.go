@@ -17,7 +17,8 @@ import (
 )
 
 // CheckQuantity returns what is wrong with the quantity of a resource, or nil.
-// A value known only at run time may stand for the whole quantity.
+// Values known only at run time may stand for the whole quantity, and in the
+// name of the resource.
 func CheckQuantity(resourceName, text string) error {
 	if _, ok := dag.SoleRef(text); ok {
 		return nil
@@ -35,9 +36,10 @@ func CheckQuantity(resourceName, text string) error {
 	return nil
 }
 
-// fractional reports whether a resource can be had in parts of a unit.
+// fractional reports whether a resource can be had in parts of a unit, as one
+// whose name only the run will know may be.
 func fractional(name string) bool {
-	return name == "cpu" || name == "memory" || name == "ephemeral-storage"
+	return name == "cpu" || name == "memory" || name == "ephemeral-storage" || dag.HasRefs(name)
 }
 
 func example(name string) string {

@@ -224,7 +224,7 @@ func fixedResources(container dag.Object, patch *dag.Object, list, name string) 
 		for _, q := range quantities {
 			text, _ := q.Value.(string)
 			if dag.HasRefs(text) && patchable(q.Name) {
-				dynamic.Set(expand(text), kind, q.Name)
+				dynamic.Set(expand(text), kind, expand(q.Name))
 			} else {
 				fixed.Set(q.Value, kind, q.Name)
 			}
@@ -255,7 +255,8 @@ func patchable(resource string) bool {
 	case "cpu", "memory", "ephemeral-storage", "nvidia.com/gpu", "amd.com/gpu":
 		return true
 	}
-	return false
+	_, sole := dag.SoleRef(resource)
+	return sole
 }
 
 // outputs adds the step's output files: each as an artifact, and as a

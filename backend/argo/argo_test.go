@@ -164,6 +164,8 @@ func TestStep(t *testing.T) {
 		}, []string{"container", "resources"}, "limits:\n  memory: '1Gi'\nrequests:\n  cpu: '1'\n"},
 		{"run-time resource that KFP leaves", func(s *dag.Step) { quantity(s, "limits", "example.com/fpga", param("n")) },
 			[]string{"container", "resources"}, "limits:\n  example.com/fpga: '{{inputs.parameters.n}}'\n"},
+		{"resource that only the run will name", func(s *dag.Step) { quantity(s, "limits", param("r"), param("n")) },
+			[]string{"podSpecPatch"}, `'{"containers": [{"name": "main", "resources": {"limits": {"{{inputs.parameters.r}}": "{{inputs.parameters.n}}"}}}]}'` + "\n"},
 		{"claims", func(s *dag.Step) {
 			quantity(s, "limits", "cpu", "1")
 			s.Container.Set([]any{dag.Object{{Name: "name", Value: "c"}}}, "resources", "claims")
