@@ -1,6 +1,7 @@
 package argo
 
 import (
+	"cmp"
 	"maps"
 	"slices"
 
@@ -74,10 +75,12 @@ func raw(text string) dag.Member {
 	return dag.Member{Name: "raw", Value: dag.Object{{Name: "data", Value: text}}}
 }
 
-// inputArtifacts are the files that a step's template takes.
+// inputArtifacts are the files that a step's template takes, sorted by the
+// names of the inputs that they are of; KFP renames some of them after that.
 func inputArtifacts(s *dag.Step) []dag.Object {
 	var files []dag.Object
-	for _, a := range s.Artifacts {
+	byInput := slices.SortedStableFunc(slices.Values(s.Artifacts), func(a, b dag.Artifact) int { return cmp.Compare(a.Name, b.Name) })
+	for _, a := range byInput {
 		if r, ok := a.Ref(); ok {
 			files = append(files, dag.Object{{Name: "name", Value: fullName(r)}, {Name: "path", Value: a.Path}})
 			continue

@@ -71,3 +71,28 @@ artifacts:
 		}
 	}
 }
+
+// TestInputArtifacts shows that a step's files are sorted by its inputs, not by
+// where they come from.
+func TestInputArtifacts(t *testing.T) {
+	source, use := step("make"), step("use")
+	source.Outputs = []dag.Output{{Name: "a", Path: "/a"}, {Name: "b", Path: "/b"}}
+	use.Artifacts = []dag.Artifact{
+		{Name: "truth", Path: "/truth", Text: output("make", "a")},
+		{Name: "guess", Path: "/guess", Text: output("make", "b")},
+		{Name: "model", Path: "/model", Text: "none"},
+	}
+	p := &dag.Pipeline{Name: "p", Steps: []*dag.Step{source, use}}
+	want := `- name: make-b
+  path: /guess
+- name: model
+  path: /model
+  raw:
+    data: none
+- name: make-a
+  path: /truth
+`
+	if got := part(p, Options{}, "use", "inputs", "artifacts"); got != want {
+		t.Errorf("artifacts are\n%s\nwant\n%s", got, want)
+	}
+}
