@@ -1,9 +1,11 @@
 package builtins
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
+	"math"
 	"path"
 	"slices"
 	"strconv"
@@ -465,10 +467,10 @@ func setRetry(c *call, d *dag.Step, self starlark.Value) (starlark.Value, error)
 	r.MaxBackoff = c.backoff("backoff_max_duration", string(maxBackoff))
 	if factor != nil {
 		f, ok := starlark.AsFloat(factor)
-		if !ok || f <= 0 {
+		if !ok || !(f > 0) || math.IsInf(f, 1) {
 			c.report("backoff_factor", "set_retry: backoff_factor %s: want a number above 0", factor)
 		} else {
-			r.Factor = f
+			r.Factor = json.Number(factor.String())
 		}
 	}
 	d.Retry = r

@@ -25,6 +25,7 @@ package dag
 
 import (
 	"cmp"
+	"encoding/json"
 	"fmt"
 	"strconv"
 	"strings"
@@ -117,10 +118,10 @@ type Retry struct {
 	// Backoff is the wait before the first retry and MaxBackoff the longest
 	// time since the first start in which one may begin: a number of seconds
 	// or one with a unit ("2m"); "" is none. Each wait is Factor times the one
-	// before; 0 is 1.
-	Backoff    string  `json:"backoff,omitempty"`
-	Factor     float64 `json:"factor,omitempty"`
-	MaxBackoff string  `json:"maxBackoff,omitempty"`
+	// before, as the author wrote it (2 or 2.0); "" is 1.
+	Backoff    string      `json:"backoff,omitempty"`
+	Factor     json.Number `json:"factor,omitempty"`
+	MaxBackoff string      `json:"maxBackoff,omitempty"`
 }
 
 // RetryPolicies are the policies of Argo Workflows. OnFailure retries a

@@ -193,7 +193,7 @@ func full() *Pipeline {
 				Container: Object{{"image", "i"}, {"args", []any{"--n", n}}, {"x", Object{{"b", 1.0}, {"a", []any{int64(1), nil}}}}},
 				Volumes:   []Object{{{"name", "v"}, {"emptyDir", Object{}}}},
 				Outputs:   []Output{{Name: "acc", Path: "/tmp/acc", Pos: Pos{"in.star", 6, 1}}},
-				Retry:     &Retry{Limit: n, Policy: "Always", Backoff: "2m", Factor: 1.5, MaxBackoff: "1h"},
+				Retry:     &Retry{Limit: n, Policy: "Always", Backoff: "2m", Factor: "1.5", MaxBackoff: "1h"},
 				Timeout:   "60",
 			},
 			{Name: "eval", Container: Object{{"image", "j"}, {"command", []any{"eval", "acc=" + acc}}}, After: []Edge{{"train", Pos{"in.star", 7, 1}}}},

@@ -139,8 +139,8 @@ func (v *validator) step(s *Step) {
 				v.fault(s.Pos, "step %q: %v", s.Name, err)
 			}
 		}
-		if r.Factor < 0 {
-			v.fault(s.Pos, "step %q: retry factor %v: want a positive number", s.Name, r.Factor)
+		if f, err := r.Factor.Float64(); r.Factor != "" && (err != nil || f <= 0) {
+			v.fault(s.Pos, "step %q: retry factor %s: want a positive number", s.Name, r.Factor)
 		}
 	}
 	v.mounts(s)

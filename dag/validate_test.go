@@ -100,14 +100,14 @@ in.star:2:1: step "eval", container.args[1]: output of unknown step "x"`},
 			`in.star:2:1: step "eval": timeout "<run_id()>0": want a whole number, 1 or more`},
 		{"timeout token", func(p *Pipeline, train, eval *Step) { eval.Timeout = refID.Token() }, ""},
 		{"retry", func(p *Pipeline, train, eval *Step) {
-			eval.Retry = &Retry{Limit: "0", Policy: "Always", Backoff: "2m", Factor: 2, MaxBackoff: refID.Token()}
+			eval.Retry = &Retry{Limit: "0", Policy: "Always", Backoff: "2m", Factor: "2", MaxBackoff: refID.Token()}
 		}, ""},
 		{"retry limit", func(p *Pipeline, train, eval *Step) { eval.Retry = &Retry{Limit: "-1"} },
 			`in.star:2:1: step "eval": retry limit "-1": want a whole number, 0 or more`},
 		{"retry policy", func(p *Pipeline, train, eval *Step) { eval.Retry = &Retry{Policy: "Never"} },
 			`in.star:2:1: step "eval": retry policy "Never": want Always, OnFailure, OnError, OnTransientError`},
 		{"backoff", func(p *Pipeline, train, eval *Step) {
-			eval.Retry = &Retry{Backoff: "soon", MaxBackoff: "-1", Factor: -2}
+			eval.Retry = &Retry{Backoff: "soon", MaxBackoff: "-1", Factor: "-2"}
 		},
 			`in.star:2:1: step "eval": backoff "soon": want seconds or a duration like "2m"
 in.star:2:1: step "eval": backoff "-1": want seconds or a duration like "2m"

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"cmp"
 	"fmt"
 	"math"
 	"slices"
@@ -181,12 +182,13 @@ func (pl *planner) settings(t *task, records []Record) (settings, error) {
 	if r == nil {
 		return set, nil
 	}
-	set.policy, set.factor = r.Policy, r.Factor
-	if set.policy == "" {
-		set.policy = "OnFailure"
-	}
-	if set.factor == 0 {
-		set.factor = 1
+	set.policy, set.factor = cmp.Or(r.Policy, "OnFailure"), 1
+	if r.Factor != "" {
+		f, err := r.Factor.Float64()
+		if err != nil {
+			return set, fmt.Errorf("retry factor is %q: want a number", r.Factor)
+		}
+		set.factor = f
 	}
 	if r.Limit != "" {
 		n, err := count("retry limit", r.Limit, 0)

@@ -122,7 +122,7 @@ func TestPlan(t *testing.T) {
 
 		{name: "retry", steps: []string{"a"}, change: retry(dag.Retry{Limit: "2", Backoff: "10"}), lives: map[int]live{0: finished(Exited, 1, 5*time.Second)},
 			want: "commit a waiting (exited with 1; retry 1 of 2) until 15s"},
-		{name: "retry with a factor", steps: []string{"a"}, change: retry(dag.Retry{Limit: "5", Backoff: "10s", Factor: 2}),
+		{name: "retry with a factor", steps: []string{"a"}, change: retry(dag.Retry{Limit: "5", Backoff: "10s", Factor: "2"}),
 			records: map[string]Record{"a": {State: Waiting, Attempts: ended(Exited, 2)}}, lives: map[int]live{0: finished(Exited, 1, 0)},
 			want: "commit a waiting (exited with 1; retry 3 of 5) until 40s"},
 		{name: "not yet", steps: []string{"a"}, change: retry(dag.Retry{Limit: "1"}),

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
@@ -424,7 +425,7 @@ func (w *world) settings(s *dag.Step) {
 			Limit:   fmt.Sprint(w.rng.IntN(4)),
 			Policy:  append([]string{""}, dag.RetryPolicies...)[w.rng.IntN(5)],
 			Backoff: fmt.Sprint(w.rng.IntN(20)),
-			Factor:  float64(w.rng.IntN(3)),
+			Factor:  []json.Number{"", "1", "2"}[w.rng.IntN(3)],
 		}
 	}
 	if w.chance(0.3) {

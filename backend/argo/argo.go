@@ -311,8 +311,10 @@ func retryStrategy(r *dag.Retry) dag.Object {
 	if r.Backoff != "" {
 		backoff.Set(expand(r.Backoff), "duration")
 	}
-	if r.Factor != 0 {
-		backoff.Set(r.Factor, "factor")
+	if n, err := r.Factor.Int64(); err == nil {
+		backoff.Set(n, "factor")
+	} else if f, err := r.Factor.Float64(); err == nil {
+		backoff.Set(f, "factor")
 	}
 	if r.MaxBackoff != "" {
 		backoff.Set(expand(r.MaxBackoff), "maxDuration")

@@ -110,9 +110,11 @@ func TestStep(t *testing.T) {
 		{"retry policy only", func(s *dag.Step) { s.Retry = &dag.Retry{Limit: "0", Policy: "OnError"} },
 			[]string{"retryStrategy"}, "retryPolicy: OnError\n"},
 		{"retry backoff", func(s *dag.Step) {
-			s.Retry = &dag.Retry{Limit: "2", Backoff: "2m", Factor: 2, MaxBackoff: param("max")}
-		}, []string{"retryStrategy"}, "limit: 2\nbackoff:\n  duration: '2m'\n  factor: 2.0\n  maxDuration: '{{inputs.parameters.max}}'\n"},
-		{"backoff without retries", func(s *dag.Step) { s.Retry = &dag.Retry{Limit: "0", Backoff: "2m", Factor: 2} },
+			s.Retry = &dag.Retry{Limit: "2", Backoff: "2m", Factor: "2", MaxBackoff: param("max")}
+		}, []string{"retryStrategy"}, "limit: 2\nbackoff:\n  duration: '2m'\n  factor: 2\n  maxDuration: '{{inputs.parameters.max}}'\n"},
+		{"retry factor", func(s *dag.Step) { s.Retry = &dag.Retry{Limit: "2", Backoff: "5", Factor: "2.0"} },
+			[]string{"retryStrategy", "backoff", "factor"}, "2.0\n"},
+		{"backoff without retries", func(s *dag.Step) { s.Retry = &dag.Retry{Limit: "0", Backoff: "2m", Factor: "2.0"} },
 			[]string{"retryStrategy"}, "null\n"},
 
 		{"no timeout", func(s *dag.Step) {}, []string{"activeDeadlineSeconds"}, "null\n"},
