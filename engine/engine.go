@@ -119,8 +119,8 @@ type Attempt struct {
 	Template dag.Object `json:"-"`
 	fill     func(string) string
 
-	Artifacts []dag.Artifact `json:"artifacts,omitempty"` // files to be there, with their content
-	Outputs   []dag.Output   `json:"outputs,omitempty"`   // to be collected; each must exist
+	Artifacts []Artifact `json:"artifacts,omitempty"` // files to be there
+	Outputs   []Output   `json:"outputs,omitempty"`   // to be collected; each must exist
 
 	// Timeout is the time from start to exit; 0 means none. The engine calls
 	// Stop when it is over; a backend may enforce it too and report TimedOut.
@@ -155,8 +155,14 @@ type Observation struct {
 	// Of a finished attempt.
 	Finished time.Time
 	Cause    Cause
-	ExitCode int               // if Cause is Exited
-	Outputs  map[string]string // of one that exited with 0: all that it declares
+	ExitCode int // if Cause is Exited
+
+	// Of one that exited with 0: for each output that it declares its text, but
+	// for those with File that have none or too much; and the places where the
+	// executor keeps the files, in a form of its own, if it can make Artifacts
+	// of them. It keeps them for as long as the run may be gone on with.
+	Outputs map[string]string
+	Files   map[string]string
 
 	// Reason is why it is in this phase, in a few words ("exited with 3",
 	// "image cannot be pulled"); "" is a phase that needs no reason. Message

@@ -32,8 +32,9 @@ type Event struct {
 	Reason  string            `json:"reason,omitempty"`  // why, in a few words
 	Message string            `json:"message,omitempty"` // more, perhaps in several lines
 	Log     string            `json:"log,omitempty"`     // where the attempt's whole log is
-	Outputs map[string]string `json:"outputs,omitempty"` // of a step that has succeeded
-	Line    string            `json:"line,omitempty"`    // of the log
+	Outputs map[string]string `json:"outputs,omitempty"` // of a step that has succeeded, as of a Record
+	Files   map[string]string `json:"files,omitempty"`
+	Line    string            `json:"line,omitempty"` // of the log
 }
 
 // maxLines is how many lines of logs wait for a slow watcher. Those beyond are

@@ -42,7 +42,7 @@ func (pl *planner) attempt(i, number int, records []Record, timeout time.Duratio
 		RunID: pl.run.ID, RunName: pl.run.Name,
 		Step: t.name, Number: number, Pos: s.Pos,
 		Template: s.Container, fill: kubelet,
-		Outputs: s.Outputs,
+		Outputs: pl.outputs(s),
 		Timeout: timeout,
 	}
 	for _, m := range s.Container {
@@ -58,8 +58,15 @@ func (pl *planner) attempt(i, number int, records []Record, timeout time.Duratio
 		a.Container = append(a.Container, dag.Member{Name: m.Name, Value: v})
 	}
 	for _, f := range s.Artifacts {
-		f.Text = plain(f.Text)
-		a.Artifacts = append(a.Artifacts, f)
+		artifact := Artifact{Artifact: f}
+		if r, ok := f.Ref(); ok {
+			artifact.From = pl.file(records, t.env, r)
+		}
+		artifact.Text = ""
+		if artifact.From == "" {
+			artifact.Text = plain(f.Text)
+		}
+		a.Artifacts = append(a.Artifacts, artifact)
 	}
 	for _, v := range s.Volumes {
 		a.Volumes = append(a.Volumes, dag.MapText(v, plain).(dag.Object))

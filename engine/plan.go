@@ -24,6 +24,7 @@ type planner struct {
 	needs        map[string][]string // of members, among those of their group
 	exitName     string              // of the exit handler's step; "" is none
 	callTags     map[string]string   // see there
+	textual      map[dag.Ref]bool    // outputs that text is made of
 
 	unfolding
 }
@@ -61,7 +62,7 @@ func newPlanner(p *dag.Pipeline, run RunInfo, args map[string]string, parallelis
 		}
 	}
 	pl.members, pl.needs = p.Members(), p.Needs()
-	pl.callTags = callTags(p, pl.groupsByName)
+	pl.callTags, pl.textual = callTags(p, pl.groupsByName), textual(p)
 	return pl, pl.build()
 }
 
@@ -427,8 +428,9 @@ func (r *round) conclude(i int) Record {
 	case out.Cause == TimedOut && out.Reason == "":
 		out.Reason = fmt.Sprintf("timed out after %v", set.timeout)
 	case out.Cause == Exited && out.ExitCode == 0:
-		for _, d := range s.Outputs {
-			if _, ok := o.Outputs[d.Name]; !ok {
+		for _, d := range r.outputs(s) {
+			_, text := o.Outputs[d.Name]
+			if _, file := o.Files[d.Name]; !text && !(d.File && file) {
 				out.Cause = BadOutput
 				out.Reason = fmt.Sprintf("output %q was not collected", d.Name)
 				break
@@ -450,7 +452,7 @@ func (r *round) conclude(i int) Record {
 	}
 	switch {
 	case out.Cause == Exited && out.ExitCode == 0:
-		next.State, next.Outputs = Succeeded, o.Outputs
+		next.State, next.Outputs, next.Files = Succeeded, o.Outputs, o.Files
 	case out.Cause == Stopped:
 		next.State, next.Reason = Cancelled, "the run was stopped"
 	case err != nil: // the settings were right when it was started

@@ -44,7 +44,8 @@ type Record struct {
 	Reason   string            `json:"reason,omitempty"`
 	ByChoice bool              `json:"byChoice,omitempty"` // Skipped because a condition did not hold or a list is empty: what needs it goes on
 	Attempts []Outcome         `json:"attempts,omitempty"` // ended ones, in order
-	Outputs  map[string]string `json:"outputs,omitempty"`  // if Succeeded
+	Outputs  map[string]string `json:"outputs,omitempty"`  // if Succeeded, those that have a text
+	Files    map[string]string `json:"files,omitempty"`    // if Succeeded, the places of those that are kept as files; see Observation
 
 	NotBefore time.Time `json:"notBefore,omitzero"` // of the next attempt
 	Started   time.Time `json:"started,omitzero"`   // the first attempt

@@ -362,7 +362,7 @@ func (d *driver) commit(ctx context.Context, run *RunRecord, steps []Record) err
 		d.steps[i] = r
 		d.lives[i] = live{}
 		d.ids[d.id(i)] = attemptKey{i, len(r.Attempts) + 1}
-		ev := Event{Kind: EventStep, Step: r.Step, Attempt: len(r.Attempts), State: r.State, Reason: r.Reason, Outputs: r.Outputs}
+		ev := Event{Kind: EventStep, Step: r.Step, Attempt: len(r.Attempts), State: r.State, Reason: r.Reason, Outputs: r.Outputs, Files: r.Files}
 		if ended {
 			last := r.Attempts[len(r.Attempts)-1]
 			ev.Message, ev.Log = last.Message, last.Log

@@ -129,7 +129,7 @@ func (a *attempt) execute() (o engine.Observation) {
 		}
 		o.Reason = "stopped: " + o.Reason
 	case o.ExitCode == 0:
-		if o.Outputs, err = a.outputs(); err != nil {
+		if o.Outputs, o.Files, err = a.outputs(); err != nil {
 			o.Cause, o.Reason = engine.BadOutput, err.Error()
 		}
 	}
@@ -157,19 +157,66 @@ func (a *attempt) prepare() (*os.File, error) {
 		return nil, err
 	}
 	for _, o := range a.Outputs {
-		if err := os.MkdirAll(filepath.Dir(a.outPath(o)), 0o777); err != nil {
+		if err := os.MkdirAll(filepath.Dir(a.outPath(o.Output)), 0o777); err != nil {
 			return nil, err
 		}
 	}
 	for _, f := range a.Artifacts {
-		if err := os.MkdirAll(filepath.Dir(a.inPath(f)), 0o777); err != nil {
+		if err := os.MkdirAll(filepath.Dir(a.inPath(f.Artifact)), 0o777); err != nil {
 			return nil, err
 		}
-		if err := os.WriteFile(a.inPath(f), []byte(f.Text), 0o666); err != nil {
+		if err := a.place(f); err != nil {
 			return nil, err
 		}
 	}
 	return os.OpenFile(a.log, os.O_CREATE|os.O_EXCL|os.O_WRONLY|os.O_APPEND, 0o666)
+}
+
+// place puts a file where the process finds it: a copy, which it may change.
+func (a *attempt) place(f engine.Artifact) error {
+	to := a.inPath(f.Artifact)
+	if f.From == "" {
+		return os.WriteFile(to, []byte(f.Text), 0o666)
+	}
+	root, err := os.OpenRoot(filepath.Dir(f.From))
+	if err != nil {
+		return fmt.Errorf("file %q: %w", f.Name, err)
+	}
+	defer root.Close()
+	from, err := openOutput(root, filepath.Base(f.From))
+	if err != nil {
+		return fmt.Errorf("file %q: %s %w", f.Name, f.From, err)
+	}
+	defer from.Close()
+	info, err := from.Stat()
+	if err == nil && info.IsDir() {
+		err = copyTree(to, root, filepath.Base(f.From))
+	} else if err == nil {
+		err = copyFile(to, from)
+	}
+	if err != nil {
+		return fmt.Errorf("file %q: copy %s: %w", f.Name, f.From, err)
+	}
+	return nil
+}
+
+// copyTree copies a folder below root. Links in it are copied as such.
+func copyTree(to string, root *os.Root, name string) error {
+	folder, err := root.OpenRoot(name)
+	if err != nil {
+		return err
+	}
+	defer folder.Close()
+	return os.CopyFS(to, folder.FS())
+}
+
+func copyFile(to string, from *os.File) error {
+	out, err := os.OpenFile(to, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o666)
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(out, from)
+	return errors.Join(err, out.Close())
 }
 
 // outPath is where the process leaves the output.
@@ -391,63 +438,84 @@ func (a *attempt) stop(force bool) {
 	a.kill = time.AfterFunc(a.x.cfg.Grace, func() { a.stop(true) })
 }
 
-// outputs reads the declared outputs. As Argo does, one newline at the end is
-// taken off.
-func (a *attempt) outputs() (map[string]string, error) {
+// outputs reads the declared outputs, and returns their texts and where their
+// files are. As Argo does, one newline at the end of a text is taken off.
+func (a *attempt) outputs() (texts, files map[string]string, err error) {
 	if len(a.Outputs) == 0 {
-		return nil, nil
+		return nil, nil, nil
 	}
 	root, err := os.OpenRoot(filepath.Join(a.dir, "out"))
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	defer root.Close()
-	values := map[string]string{}
+	texts, files = map[string]string{}, map[string]string{}
 	for _, o := range a.Outputs {
-		value, err := a.output(root, o)
-		if err != nil {
-			return nil, fmt.Errorf("output %q %w", o.Name, err)
+		text, err := a.text(root, o.Output)
+		if err == nil {
+			texts[o.Name] = strings.TrimSuffix(text, "\n")
+		} else if !o.File || !errors.Is(err, errNoText) {
+			return nil, nil, fmt.Errorf("output %q %w", o.Name, err)
 		}
-		values[o.Name] = strings.TrimSuffix(value, "\n")
+		files[o.Name] = a.outPath(o.Output)
 	}
-	return values, nil
+	return texts, files, nil
 }
 
-func (a *attempt) output(root *os.Root, o dag.Output) (string, error) {
-	name := strings.TrimPrefix(path.Clean(o.Path), "/")
-	info, err := root.Lstat(name)
+// errNoText is wrapped by the error of an output that is there, but whose
+// content is no text that can be passed on.
+var errNoText = errors.New("a value is passed on as text; a file of any kind can be passed by inputPath or input_argument_path")
+
+// text reads an output.
+func (a *attempt) text(root *os.Root, o dag.Output) (string, error) {
+	f, err := openOutput(root, strings.TrimPrefix(path.Clean(o.Path), "/"))
 	switch {
 	case errors.Is(err, os.ErrNotExist):
 		return "", fmt.Errorf("was not written: the step must leave a file at %s (here %s)", o.Path, a.outPath(o))
 	case err != nil:
-		return "", fmt.Errorf("at %s cannot be read: %w", o.Path, err)
-	case !info.Mode().IsRegular():
-		return "", fmt.Errorf("at %s is %s: want a regular file", o.Path, fileKind(info.Mode()))
-	}
-	f, err := root.OpenFile(name, os.O_RDONLY|unix.O_NONBLOCK|unix.O_NOFOLLOW, 0)
-	if err != nil {
-		return "", fmt.Errorf("at %s cannot be read: %w", o.Path, err)
+		return "", fmt.Errorf("at %s %w", o.Path, err)
 	}
 	defer f.Close()
-	if info, err := f.Stat(); err != nil || !info.Mode().IsRegular() {
-		return "", fmt.Errorf("at %s was replaced while it was read", o.Path)
+	if info, err := f.Stat(); err != nil || info.IsDir() {
+		return "", fmt.Errorf("at %s is a folder: %w", o.Path, errNoText)
 	}
 	text, err := io.ReadAll(io.LimitReader(f, a.x.cfg.MaxOutput+1))
 	switch {
 	case err != nil:
 		return "", fmt.Errorf("at %s cannot be read: %w", o.Path, err)
 	case int64(len(text)) > a.x.cfg.MaxOutput:
-		return "", fmt.Errorf("at %s is larger than %d bytes: a value is passed on as text; write large data elsewhere and its place here", o.Path, a.x.cfg.MaxOutput)
+		return "", fmt.Errorf("at %s is larger than %d bytes: %w", o.Path, a.x.cfg.MaxOutput, errNoText)
 	case !utf8.Valid(text) || strings.ContainsRune(string(text), 0):
-		return "", fmt.Errorf("at %s is not text: want UTF-8 without zero bytes", o.Path)
+		return "", fmt.Errorf("at %s is not text, which is UTF-8 without zero bytes: %w", o.Path, errNoText)
 	}
 	return string(text), nil
 }
 
+// openOutput opens what a process has left: a regular file or a folder, and no
+// link out of where outputs are.
+func openOutput(root *os.Root, name string) (*os.File, error) {
+	info, err := root.Lstat(name)
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		return nil, err
+	case err != nil:
+		return nil, fmt.Errorf("cannot be read: %w", err)
+	case !info.Mode().IsRegular() && !info.IsDir():
+		return nil, fmt.Errorf("is %s: want a regular file or a folder", fileKind(info.Mode()))
+	}
+	f, err := root.OpenFile(name, os.O_RDONLY|unix.O_NONBLOCK|unix.O_NOFOLLOW, 0)
+	if err != nil {
+		return nil, fmt.Errorf("cannot be read: %w", err)
+	}
+	if now, err := f.Stat(); err != nil || now.Mode().Type() != info.Mode().Type() {
+		f.Close()
+		return nil, errors.New("was replaced while it was read")
+	}
+	return f, nil
+}
+
 func fileKind(m os.FileMode) string {
 	switch {
-	case m.IsDir():
-		return "a folder"
 	case m&os.ModeSymlink != 0:
 		return "a symbolic link"
 	case m&os.ModeNamedPipe != 0:

@@ -355,7 +355,9 @@ func TestLeftBehind(t *testing.T) {
 }
 
 func TestOutputPaths(t *testing.T) {
-	a := &attempt{Attempt: &engine.Attempt{Outputs: []dag.Output{{Path: "/out/a"}, {Path: "/out/a/b"}, {Path: "/x"}, {Path: "/c/../d"}}}, dir: "/run"}
+	a := &attempt{Attempt: &engine.Attempt{Outputs: []engine.Output{
+		{Output: dag.Output{Path: "/out/a"}}, {Output: dag.Output{Path: "/out/a/b"}}, {Output: dag.Output{Path: "/x"}}, {Output: dag.Output{Path: "/c/../d"}},
+	}}, dir: "/run"}
 	rewrite := a.rewriter()
 	for _, tt := range []struct{ in, want string }{
 		{"/out/a", "/run/out/out/a"},

@@ -56,13 +56,13 @@ func (a *attempt) rewriter() func(string) string {
 	type pair struct{ from, to string }
 	var pairs []pair
 	for _, o := range a.Outputs {
-		pairs = append(pairs, pair{o.Path, a.outPath(o)})
+		pairs = append(pairs, pair{o.Path, a.outPath(o.Output)})
 		if clean := path.Clean(o.Path); clean != o.Path {
-			pairs = append(pairs, pair{clean, a.outPath(o)})
+			pairs = append(pairs, pair{clean, a.outPath(o.Output)})
 		}
 	}
 	for _, f := range a.Artifacts {
-		pairs = append(pairs, pair{f.Path, a.inPath(f)})
+		pairs = append(pairs, pair{f.Path, a.inPath(f.Artifact)})
 	}
 	slices.SortStableFunc(pairs, func(p, q pair) int { return cmp.Compare(len(q.from), len(p.from)) })
 	return func(text string) string {

@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"maps"
 	"slices"
 	"strings"
 	"text/tabwriter"
@@ -105,13 +106,15 @@ func summary(out io.Writer, name string, result *engine.Result) error {
 	}
 	tw.Flush()
 	for _, r := range result.Steps {
-		names := make([]string, 0, len(r.Outputs))
-		for name := range r.Outputs {
-			names = append(names, name)
+		lines := map[string]string{}
+		for name, file := range r.Files {
+			lines[name] = printable(file)
 		}
-		slices.Sort(names)
-		for _, name := range names {
-			fmt.Fprintf(w, "%s: %s = %s\n", r.Step, name, short(r.Outputs[name]))
+		for name, text := range r.Outputs { // rather than the file of it
+			lines[name] = short(text)
+		}
+		for _, name := range slices.Sorted(maps.Keys(lines)) {
+			fmt.Fprintf(w, "%s: %s = %s\n", r.Step, name, lines[name])
 		}
 	}
 	var parts []string

@@ -34,6 +34,7 @@ func Run(t *testing.T, newExecutor func(t *testing.T) engine.Executor, maxOutput
 		{"ExitCodes", testExitCodes},
 		{"Outputs", testOutputs},
 		{"BadOutputs", func(t *testing.T, x engine.Executor) { testBadOutputs(t, x, maxOutput) }},
+		{"Files", func(t *testing.T, x engine.Executor) { testFiles(t, x, maxOutput) }},
 		{"LargeOutput", func(t *testing.T, x engine.Executor) { testLargeOutput(t, x, maxOutput) }},
 		{"Texts", testTexts},
 		{"ValuesAreData", testValuesAreData},
@@ -216,8 +217,7 @@ func testBadOutputs(t *testing.T, x engine.Executor, maxOutput int) {
 	p := pipeline()
 	for _, tt := range cases {
 		s := sh(tt.name, "mkdir -p /tmp/kfs-suite; "+tt.script, path)
-		need := sh("need-"+tt.name, "true")
-		need.After = []dag.Edge{{Step: s.Name}}
+		need := args(sh("need-"+tt.name, "true"), output(s.Name, "out"))
 		p.Steps = append(p.Steps, s, need)
 	}
 	got := run(t, x, p, nil, engine.Config{})
@@ -230,6 +230,48 @@ func testBadOutputs(t *testing.T, x engine.Executor, maxOutput int) {
 		if n := got["need-"+tt.name]; n.State != engine.Skipped || !strings.Contains(n.Reason, tt.name) {
 			t.Errorf("%s: the step that needs it: %s, %q; want skipped and why", tt.name, n.State, n.Reason)
 		}
+	}
+}
+
+// testFiles shows that an output which is only passed on as a file may be
+// anything that a file or folder can be, and arrives byte for byte.
+func testFiles(t *testing.T, x engine.Executor, maxOutput int) {
+	write := sh("write", fmt.Sprintf(`mkdir -p "$1/sub"
+printf 'a\000b\377\n' > /tmp/kfs-suite/binary
+head -c %d /dev/zero > /tmp/kfs-suite/large
+printf 'line\n' > /tmp/kfs-suite/text
+printf deep > "$1/sub/file"`, 3*maxOutput),
+		"/tmp/kfs-suite/binary", "/tmp/kfs-suite/large", "/tmp/kfs-suite/text", "/tmp/kfs-suite/dir")
+	args(write, "/tmp/kfs-suite/dir")
+	read := sh("read", `printf '%s %s %s %s %s' "$(od -An -c "$1" | tr -d ' ')" $(($(wc -c < "$2"))) $(($(wc -c < "$3"))) "$(cat "$4/sub/file")" "$(cat "$5")" > "$6"
+printf changed > "$1"`, "/tmp/kfs-suite/out")
+	take := func(s *dag.Step, name, text string) {
+		path := "/tmp/kfs-in/" + name
+		s.Artifacts = append(s.Artifacts, dag.Artifact{Name: name, Path: path, Text: text})
+		args(s, path)
+	}
+	for _, name := range []string{"binary", "large", "text", "dir"} {
+		take(read, name, output("write", name))
+	}
+	take(read, "both", "<"+output("word", "word")+">")
+	args(read, "/tmp/kfs-suite/out")
+	word := sh("word", "mkdir -p /tmp/kfs-suite; printf w > /tmp/kfs-suite/word", "/tmp/kfs-suite/word")
+	again := sh("again", `od -An -c "$1" | tr -d ' ' > "$2"`, "/tmp/kfs-suite/out")
+	take(again, "binary", output("write", "binary"))
+	args(again, "/tmp/kfs-suite/out")
+	again.After = []dag.Edge{{Step: "read"}}
+	got := run(t, x, pipeline(write, word, read, again), nil, engine.Config{})
+	if r, want := got["read"], fmt.Sprintf(`a\0b377\n %d 5 deep <w>`, 3*maxOutput); r.Outputs["out"] != want {
+		t.Errorf("step read saw %q (%s, %s); want %q", r.Outputs["out"], r.State, r.Reason, want)
+	}
+	if r, want := got["again"], `a\0b377\n`; r.Outputs["out"] != want {
+		t.Errorf("step again, after read changed its copy, saw %q (%s, %s); want %q", r.Outputs["out"], r.State, r.Reason, want)
+	}
+	if r := got["write"]; r.Outputs["text"] != "line" || r.Files["binary"] == "" {
+		t.Errorf("step write has the outputs %q and files %q; want the text of text and a file of binary", r.Outputs, r.Files)
+	}
+	if _, ok := got["write"].Outputs["binary"]; ok {
+		t.Error("the binary file has a text")
 	}
 }
 
