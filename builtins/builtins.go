@@ -43,8 +43,8 @@ type Config struct {
 	ReadFile func(path, from string) (string, error)
 
 	// ReadURL returns the text of the component that a URL names, from a copy.
-	// Nil refuses every URL. VendorCommand is the command that makes the
-	// copies, for messages.
+	// Nil refuses every URL. An error with a method Hint() string brings its
+	// own hint; else the hint is VendorCommand, which makes the copies.
 	ReadURL       func(url string) (string, error)
 	VendorCommand string
 
@@ -68,6 +68,8 @@ type Session struct {
 	faults    []*Error
 	misuse    *Misuse
 	failure   *Failure
+
+	incomplete bool // see Incomplete
 }
 
 // New returns a session for the thread.
@@ -170,6 +172,11 @@ func Words() []string {
 
 // Faults returns the faults that calls reported without stopping, in order.
 func (s *Session) Faults() []*Error { return s.faults }
+
+// Incomplete reports whether a component that could not be read is stood in for
+// by one that takes anything. The faults say so; what Build returns then is
+// only good for finding more of them, and no case for dag's validation.
+func (s *Session) Incomplete() bool { return s.incomplete }
 
 // Misuse returns the first misuse of a run-time value, or nil.
 func (s *Session) Misuse() *Misuse { return s.misuse }

@@ -95,28 +95,29 @@ func (s *Session) loadURL(c *call, arg, url string) (*factory, error) {
 		return nil, c.errorf("", "%s: this host lets scripts read no URLs", c.name)
 	}
 	text, err := s.cfg.ReadURL(url)
+	from := source{arg, url, url}
 	if err != nil {
-		e := c.errorf(arg, "%s: %v", c.name, err)
-		e.Hint = "evaluation fetches nothing: the copies of components are made by  " + s.cfg.VendorCommand
-		return nil, e
+		e := c.report(arg, "%s: %v", c.name, err)
+		var hinted interface{ Hint() string }
+		if errors.As(err, &hinted) {
+			e.Hint = hinted.Hint()
+		} else if s.cfg.VendorCommand != "" {
+			e.Hint = "evaluation fetches nothing: the copies of components are made by  " + s.cfg.VendorCommand
+		}
+		return s.unknownComponent(from), nil
 	}
-	return s.newComponent(c, source{arg, url, url}, text)
+	return s.newComponent(c, from, text)
 }
 
-// newComponent reads a component. It reports all but the last of what is wrong
-// in it, and returns that.
+// newComponent reads a component. It reports what is wrong in it.
 func (s *Session) newComponent(c *call, from source, text string) (*factory, error) {
 	spec, err := component.Read([]byte(text))
 	var faults component.Faults
 	if errors.As(err, &faults) {
-		var last *Error
-		for i, f := range faults {
-			last = c.errorf(from.arg, "%s: %s", from.place(f.Line), f.Msg)
-			if last.Hint = f.Hint; i < len(faults)-1 {
-				s.faults = append(s.faults, last)
-			}
+		for _, f := range faults {
+			c.report(from.arg, "%s: %s", from.place(f.Line), f.Msg).Hint = f.Hint
 		}
-		return nil, last
+		return s.unknownComponent(from), nil
 	}
 	ref := dag.Object{{Name: "digest", Value: spec.Digest}}
 	if from.url != "" {
@@ -134,6 +135,8 @@ type factory struct {
 	ref     dag.Object
 	inputs  []string          // names of inputs, required ones first
 	keyword map[string]string // Python's forms of the names of inputs, by these
+
+	unknown bool // it could not be read: it takes anything, and so does its step
 }
 
 var _ starlark.Callable = (*factory)(nil)
@@ -151,6 +154,16 @@ func newFactory(s *Session, spec *component.Spec, from source, ref dag.Object) *
 	}
 	f.inputs = append(f.inputs, optional...)
 	f.keyword = pythonNames(names)
+	return f
+}
+
+// unknownComponent stands for a component that could not be read, so that
+// evaluation goes on to the faults behind it. Which inputs and outputs it has,
+// nobody asks.
+func (s *Session) unknownComponent(from source) *factory {
+	s.incomplete = true
+	f := newFactory(s, &component.Spec{}, from, nil)
+	f.unknown = true
 	return f
 }
 
@@ -202,6 +215,9 @@ func (f *factory) CallInternal(thread *starlark.Thread, args starlark.Tuple, kwa
 	b, err := c.inBody()
 	if err != nil {
 		return nil, err
+	}
+	if f.unknown {
+		return f.make(c, b, nil, 0)
 	}
 	given, err := f.bind(c)
 	if err != nil {
@@ -269,6 +285,11 @@ func (f *factory) make(c *call, b *body, given map[string]starlark.Value, depth 
 	st, err := c.newStep(b, f.Name())
 	if err != nil {
 		return nil, err
+	}
+	if f.unknown {
+		st.unknown = true
+		b.add(st)
+		return st, nil
 	}
 	k := f.spec.Container
 	x := &expansion{f: f, c: c, st: st, texts: map[string]string{}}

@@ -57,7 +57,7 @@ func (f *factory) makeGraph(c *call, b *body, given map[string]starlark.Value, d
 			if of, err = f.s.loadURL(c, f.from.arg, t.URL); err != nil {
 				return nil, err
 			}
-			if digest, ok := t.Ref.Get("digest").(string); ok && digest != of.spec.Digest {
+			if digest, ok := t.Ref.Get("digest").(string); ok && !of.unknown && digest != of.spec.Digest {
 				return nil, c.errorf("", "%s: task %q wants %s with the digest %s: its digest is %s", f.from.place(t.Line), t.ID, t.URL, digest, of.spec.Digest)
 			}
 			of.ref = t.Ref
@@ -68,7 +68,7 @@ func (f *factory) makeGraph(c *call, b *body, given map[string]starlark.Value, d
 			if err != nil {
 				return nil, err
 			}
-			if of.spec.Input(a.Name) == nil {
+			if of.spec.Input(a.Name) == nil && !of.unknown {
 				return nil, c.errorf("", "%s: task %q has no input %q", f.from.place(a.Line), t.ID, a.Name)
 			}
 			if v != nil {

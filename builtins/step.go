@@ -31,6 +31,7 @@ type step struct {
 	pvolumes        []pvolume
 
 	aliases map[string]string // other names of outputs
+	unknown bool              // of a component that could not be read: it has any output
 }
 
 var _ starlark.HasSetField = (*step)(nil)
@@ -313,6 +314,9 @@ func noAttr(what, name string, names []string) error {
 
 // output is step.output: the step's output, if it has exactly one.
 func (st *step) output() (starlark.Value, error) {
+	if st.unknown {
+		return st.s.ref(dag.Ref{Kind: dag.RefOutput, Step: st.d.Name, Name: "output"}), nil
+	}
 	switch names := st.outputNames(); len(names) {
 	case 1:
 		return st.s.ref(dag.Ref{Kind: dag.RefOutput, Step: st.d.Name, Name: names[0]}), nil
@@ -362,7 +366,7 @@ func (o *outputs) Get(k starlark.Value) (starlark.Value, bool, error) {
 	if real, ok := o.st.aliases[string(name)]; ok && !slices.Contains(names, string(name)) {
 		name = starlark.String(real)
 	}
-	if !slices.Contains(names, string(name)) {
+	if !slices.Contains(names, string(name)) && !o.st.unknown {
 		msg := fmt.Sprintf("step %q has no output %q", o.st.d.Name, string(name))
 		hint := spell.DidYouMean(string(name), names)
 		switch {

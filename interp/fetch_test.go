@@ -42,3 +42,45 @@ pipeline(p)
 		t.Error("a fetch that failed is no error")
 	}
 }
+
+// A hinted is an error with a hint of its own.
+type hinted struct{ error }
+
+func (hinted) Hint() string { return "ask the host" }
+
+// TestFetchFails shows that a fetch that failed does not keep evaluation from
+// naming the URLs behind it, in the file and in its pipelines.
+func TestFetchFails(t *testing.T) {
+	fsys := fstest.MapFS{"in.star": {Data: []byte(`
+a = load_component(url = "https://h/a.yaml")
+b = load_component(url = "https://h/b.yaml")
+
+def p():
+    load_component(url = "https://h/c.yaml")(a(b().output).outputs["x"])
+
+def q():
+    container_op("q", "i")
+
+pipeline(p)
+pipeline(q)
+`)}}
+	var urls []string
+	fetch := func(url string) ([]byte, error) {
+		urls = append(urls, url)
+		return nil, hinted{errors.New("no route")}
+	}
+	s, err := LoadFS(context.Background(), fsys, "in.star", Config{Fetch: fetch})
+	var e *Error
+	if !errors.As(err, &e) || len(e.Diagnostics) != 2 || e.Diagnostics[1].Hint != "ask the host" || s == nil {
+		t.Fatalf("LoadFS: %v, %v; want a script, and two faults with the error's hint", s, err)
+	}
+	for name, faults := range map[string]int{"P": 3, "Q": 2} {
+		if p, err := s.Pipeline(context.Background(), name); !errors.As(err, &e) || p != nil || len(e.Diagnostics) != faults {
+			t.Errorf("Pipeline(%q): %v, %v; want %d faults", name, p, err, faults)
+		}
+	}
+	slices.Sort(urls)
+	if want := []string{"https://h/a.yaml", "https://h/b.yaml", "https://h/c.yaml"}; !slices.Equal(urls, want) {
+		t.Errorf("fetched %q; want %q", urls, want)
+	}
+}

@@ -22,6 +22,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -54,7 +55,8 @@ type Config struct {
 
 	// Fetch returns the component that a URL names, in place of the copy that
 	// kfs.lock pins; nil reads the copies. It is for kfs vendor, which makes
-	// them.
+	// them. An error becomes a fault at the call, with the hint that a method
+	// Hint() string of it returns, and evaluation goes on to further URLs.
 	Fetch func(url string) ([]byte, error)
 
 	Limits Limits
@@ -94,11 +96,14 @@ type Script struct {
 	session *builtins.Session
 	thread  *starlark.Thread
 	loader  *loader
-	main    string // its path under the root
+	main    string       // its path under the root
+	faults  []Diagnostic // of the file itself
 }
 
 // Load evaluates the file at path. The bodies of its pipelines do not run yet.
-// The error is an *Error if the script is at fault.
+// The error is an *Error if the script is at fault. If evaluation came to the
+// end of the file all the same, there is a Script too, whose Pipeline returns
+// no pipeline but the faults of its body beside those of the file.
 func Load(ctx context.Context, path string, cfg Config) (*Script, error) {
 	if path == "" {
 		return nil, errors.New("load: want the path of a file, got an empty one")
@@ -141,15 +146,17 @@ func LoadFS(ctx context.Context, fsys fs.FS, name string, cfg Config) (*Script, 
 	s.thread = &starlark.Thread{Name: name, Print: s.print}
 	s.thread.SetMaxExecutionSteps(cfg.Limits.Steps)
 	s.loader = &loader{fsys: fsys, root: cfg.Root, budget: cfg.Limits.SourceBytes, modules: map[string]*module{}}
-	s.session = builtins.New(s.thread, builtins.Config{
+	words := builtins.Config{
 		Settings: cfg.Settings,
 		ReadFile: s.loader.readFile,
 		ReadURL:  s.loader.readURL,
 		MaxSteps: cfg.Limits.Nodes,
 		Words:    cfg.Words,
-
-		VendorCommand: "kfs vendor " + s.loader.display(name),
-	})
+	}
+	if cfg.Fetch == nil {
+		words.VendorCommand = "kfs vendor " + s.loader.display(name)
+	}
+	s.session = builtins.New(s.thread, words)
 	s.thread.SetLocal(sessionKey, s.session)
 	s.loader.env, s.loader.words, s.loader.fetch = s.session.Predeclared(), s.session.Module, cfg.Fetch
 	s.loader.modulesOfHost = cfg.Modules
@@ -167,18 +174,17 @@ func LoadFS(ctx context.Context, fsys fs.FS, name string, cfg Config) (*Script, 
 		_, err := s.loader.exec(s.thread, name, src)
 		return err
 	})
-	var faults []Diagnostic
 	for _, f := range s.session.Faults() {
-		faults = append(faults, s.loader.fault(f))
+		s.faults = append(s.faults, s.loader.fault(f))
 	}
 	var e *Error
 	switch {
 	case errors.As(err, &e):
-		return nil, newError(append(faults, e.Diagnostics...), err)
+		return nil, newError(append(s.faults, e.Diagnostics...), err)
 	case err != nil:
 		return nil, err
-	case faults != nil:
-		return nil, newError(faults, nil)
+	case s.faults != nil:
+		return s, newError(slices.Clone(s.faults), nil)
 	}
 	return s, nil
 }
@@ -212,13 +218,16 @@ func (s *Script) Pipeline(ctx context.Context, name string) (*dag.Pipeline, erro
 		p, err = s.session.Build(decl)
 		return err
 	})
-	var faults []Diagnostic
+	faults := slices.Clone(s.faults)
 	for _, f := range s.session.Faults()[before:] {
 		faults = append(faults, s.loader.fault(f))
 	}
 	if err == nil {
 		for _, f := range s.session.CheckSettings() {
 			faults = append(faults, s.loader.fault(f))
+		}
+		if len(faults) > 0 && s.session.Incomplete() {
+			return nil, newError(faults, nil)
 		}
 		for _, err := range []error{p.Validate(), kube.Check(p)} {
 			for _, f := range dag.Faults(err) {

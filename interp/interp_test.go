@@ -98,7 +98,7 @@ func evaluate(a *txtar.Archive) map[string]string {
 	}
 	script, err := LoadFS(context.Background(), fsys, "in.star", cfg)
 	var p *dag.Pipeline
-	if err == nil {
+	if err == nil || script != nil && len(script.Pipelines()) == 1 {
 		p, err = script.Pipeline(context.Background(), "")
 	}
 	var e *Error

@@ -71,21 +71,8 @@ type finding struct {
 
 // check returns the faults of a script and of all of its pipelines, each once.
 func (f *scriptFlags) check(ctx context.Context, stderr io.Writer, file string) ([]finding, error) {
-	s, err := f.evaluate(ctx, stderr, file)
-	var errs []error
-	if err != nil {
-		errs = append(errs, err)
-	} else {
-		names := s.Pipelines()
-		if f.pipeline != "" || len(names) == 0 {
-			names = []string{f.pipeline}
-		}
-		for _, name := range names {
-			if _, err := s.Pipeline(ctx, name); err != nil {
-				errs = append(errs, err)
-			}
-		}
-	}
+	s, err := f.evaluate(ctx, stderr, file, nil)
+	errs := f.everyPipeline(ctx, s, err)
 	var found []finding
 	seen := map[string]bool{}
 	for _, err := range errs {

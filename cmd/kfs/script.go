@@ -52,7 +52,7 @@ func (f *valueFlags) add(cmd *cobra.Command) {
 // load evaluates the script and returns the pipeline. What the script prints
 // goes to stderr.
 func (f *scriptFlags) load(ctx context.Context, stderr io.Writer, file string) (*dag.Pipeline, *interp.Script, error) {
-	script, err := f.evaluate(ctx, stderr, file)
+	script, err := f.evaluate(ctx, stderr, file, nil)
 	if err != nil {
 		return nil, nil, &scriptError{f.rootOf(file), err}
 	}
@@ -63,8 +63,9 @@ func (f *scriptFlags) load(ctx context.Context, stderr io.Writer, file string) (
 	return p, script, nil
 }
 
-// evaluate evaluates the script, and none of its pipelines.
-func (f *scriptFlags) evaluate(ctx context.Context, stderr io.Writer, file string) (*interp.Script, error) {
+// evaluate evaluates the script, and none of its pipelines; fetch is that of
+// interp.Config.
+func (f *scriptFlags) evaluate(ctx context.Context, stderr io.Writer, file string, fetch func(string) ([]byte, error)) (*interp.Script, error) {
 	settings, err := assignments("--set", f.set)
 	if err != nil {
 		return nil, err
@@ -73,10 +74,33 @@ func (f *scriptFlags) evaluate(ctx context.Context, stderr io.Writer, file strin
 	return interp.Load(ctx, file, interp.Config{
 		Root:     f.root,
 		Settings: settings,
+		Fetch:    fetch,
 		Print: func(pos dag.Pos, msg string) {
 			fmt.Fprintf(stderr, "%s: %s\n", shown(root, pos), msg)
 		},
 	})
+}
+
+// everyPipeline evaluates the pipelines of a script for what is wrong in them,
+// all of them or the one of the flag; s and err are what evaluate returned.
+func (f *scriptFlags) everyPipeline(ctx context.Context, s *interp.Script, err error) []error {
+	var errs []error
+	if err != nil {
+		errs = append(errs, err)
+	}
+	if s == nil {
+		return errs
+	}
+	names := s.Pipelines()
+	if f.pipeline != "" || len(names) == 0 && err == nil {
+		names = []string{f.pipeline}
+	}
+	for _, name := range names {
+		if _, err := s.Pipeline(ctx, name); err != nil {
+			errs = append(errs, err)
+		}
+	}
+	return errs
 }
 
 // wrap gives an error that dag or a backend found in the pipeline the excerpts
