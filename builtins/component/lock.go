@@ -52,7 +52,7 @@ func ParseLock(text []byte) (*Lock, error) {
 
 // JSON returns the lock file's text.
 func (l *Lock) JSON() ([]byte, error) {
-	sorted := Lock{Version: 1, Components: slices.Clone(l.Components)}
+	sorted := Lock{Version: 1, Components: append([]Pinned{}, l.Components...)} // [], not null, if there are none
 	slices.SortFunc(sorted.Components, func(a, b Pinned) int { return strings.Compare(a.URL, b.URL) })
 	var b bytes.Buffer
 	e := json.NewEncoder(&b)
