@@ -31,10 +31,15 @@ var arrows = map[string][]string{
 	"interp":             {"builtins", "builtins/component", "dag", "internal/spell", "kube"},
 	"interp/worker":      {"builtins", "builtins/component", "dag", "internal/spell", "interp", "kube"},
 	"kube":               {"dag", "internal/spell"},
+	"vendoring":          {"builtins/component", "dag", "internal/spell"},
 }
 
 // standardOnly are the packages that import nothing from other modules.
 var standardOnly = []string{"dag", "engine", "graph", "internal/spell", "internal/yaml"}
+
+// networked are the packages that speak HTTP: what evaluates scripts never
+// fetches, and a program that embeds it needs none of net/http.
+var networked = []string{"vendoring", "cmd/kfs", "examples/mnist"}
 
 // TestArrows keeps the imports between packages pointing one way.
 func TestArrows(t *testing.T) {
@@ -71,6 +76,9 @@ func TestArrows(t *testing.T) {
 		for _, path := range imports {
 			if strings.HasPrefix(path, "k8s.io/api/") {
 				t.Errorf("%s imports %s: it would cost 8 ms of each start; kube has a table of what it says", name, path)
+			}
+			if path == "net/http" && !slices.Contains(networked, name) {
+				t.Errorf("%s imports %s: want it in %v only", name, path, networked)
 			}
 		}
 		if strings.HasPrefix(name, "cmd/") {
