@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"strings"
 	"testing"
 	"testing/fstest"
 )
@@ -82,5 +83,26 @@ pipeline(q)
 	slices.Sort(urls)
 	if want := []string{"https://h/a.yaml", "https://h/b.yaml", "https://h/c.yaml"}; !slices.Equal(urls, want) {
 		t.Errorf("fetched %q; want %q", urls, want)
+	}
+}
+
+// TestVendorCommand shows that the command which makes the copies makes them
+// under the root that the evaluation has.
+func TestVendorCommand(t *testing.T) {
+	fsys := fstest.MapFS{
+		"in.star":     {Data: []byte(`load_component(url = "https://h/c.yaml")`)},
+		"sub/in.star": {Data: []byte(`load_component(url = "https://h/c.yaml")`)},
+	}
+	for _, tt := range []struct{ file, root, want string }{
+		{"in.star", "", "kfs vendor in.star"},
+		{"in.star", "dir", "kfs vendor dir/in.star"},
+		{"sub/in.star", "", "kfs vendor sub/in.star --root ."},
+		{"sub/in.star", "dir", "kfs vendor dir/sub/in.star --root dir"},
+	} {
+		_, err := LoadFS(context.Background(), fsys, tt.file, Config{Root: tt.root})
+		var e *Error
+		if !errors.As(err, &e) || !strings.HasSuffix(e.Diagnostics[0].Hint, "by  "+tt.want) {
+			t.Errorf("LoadFS(%q) under %q: %v; want the hint %q", tt.file, tt.root, err, tt.want)
+		}
 	}
 }

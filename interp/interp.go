@@ -155,6 +155,9 @@ func LoadFS(ctx context.Context, fsys fs.FS, name string, cfg Config) (*Script, 
 	}
 	if cfg.Fetch == nil {
 		words.VendorCommand = "kfs vendor " + s.loader.display(name)
+		if strings.Contains(name, "/") { // the root is not the file's folder
+			words.VendorCommand += " --root " + s.loader.display(".")
+		}
 	}
 	s.session = builtins.New(s.thread, words)
 	s.thread.SetLocal(sessionKey, s.session)
