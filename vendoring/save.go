@@ -25,8 +25,9 @@ const lockTemp = component.LockFile + ".tmp"
 // kfs.lock, if something has changed. A copy that cannot be written keeps none
 // of the others from it. The pins that others have written meanwhile stay.
 // With prune, the pins whose URLs were not asked for go, and their copies if
-// they stand in Folder and are as they were pinned.
-func (c *Copies) Save(ctx context.Context, prune bool) (err error) {
+// they stand in Folder and are as they were pinned. The errors are all that
+// went wrong.
+func (c *Copies) Save(ctx context.Context, prune bool) (errs []error) {
 	var write []*copied
 	for _, url := range c.order {
 		if f := c.found[url]; f.write {
@@ -37,13 +38,13 @@ func (c *Copies) Save(ctx context.Context, prune bool) (err error) {
 	if prune {
 		drop = c.Unused()
 	}
-	if write == nil && drop == nil {
+	if len(write) == 0 && len(drop) == 0 {
 		return nil
 	}
 
 	tmp, err := c.begin(ctx)
 	if err != nil {
-		return err
+		return []error{err}
 	}
 	done := false
 	defer func() {
@@ -54,10 +55,9 @@ func (c *Copies) Save(ctx context.Context, prune bool) (err error) {
 	}()
 	lock, err := c.readLock()
 	if err != nil {
-		return err
+		return []error{err}
 	}
 	before := slices.Clone(lock.Components)
-	var errs []error
 	for _, f := range write {
 		if err := c.write(f.pin.Path, f.text); err != nil {
 			errs = append(errs, fmt.Errorf("write %s: %w", c.display(f.pin.Path), reason(err)))
@@ -71,6 +71,9 @@ func (c *Copies) Save(ctx context.Context, prune bool) (err error) {
 	}
 	for _, p := range drop {
 		lock.Components = slices.DeleteFunc(lock.Components, func(q component.Pinned) bool { return q == p })
+		if err := c.remove(lock, p); err != nil {
+			errs = append(errs, fmt.Errorf("remove %s: %w", c.display(p.Path), reason(err)))
+		}
 		c.cfg.Log(fmt.Sprintf("removed %s (%s)", shown(p.URL), c.display(p.Path)))
 	}
 	if !slices.Equal(lock.Components, before) {
@@ -80,15 +83,10 @@ func (c *Copies) Save(ctx context.Context, prune bool) (err error) {
 			err = c.finish(tmp, lockTemp, component.LockFile, text)
 		}
 		if err != nil {
-			return errors.Join(append(errs, fmt.Errorf("write %s: %w", c.display(component.LockFile), reason(err)))...)
+			return append(errs, fmt.Errorf("write %s: %w", c.display(component.LockFile), reason(err)))
 		}
 	}
-	for _, p := range drop {
-		if err := c.remove(lock, p); err != nil {
-			errs = append(errs, fmt.Errorf("remove %s: %w", c.display(p.Path), reason(err)))
-		}
-	}
-	return errors.Join(errs...)
+	return errs
 }
 
 // begin makes the file that becomes kfs.lock, when no other Save is at work.

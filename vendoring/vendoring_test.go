@@ -66,7 +66,7 @@ func vendor(t *testing.T, root string, cfg Config, prune bool, urls ...string) e
 		_, err := c.Fetch(ctx, url)
 		errs = append(errs, err)
 	}
-	return errors.Join(append(append(errs, c.Unasked()...), c.Save(ctx, prune))...)
+	return errors.Join(slices.Concat(errs, c.Unasked(), c.Save(ctx, prune))...)
 }
 
 // tree returns the files under a root, as lines.
@@ -248,8 +248,8 @@ func TestTogether(t *testing.T) {
 			c.wait = time.Minute
 			c.Fetch(ctx, own)
 			c.Fetch(ctx, "https://h/shared.yaml")
-			if err := c.Save(ctx, false); err != nil {
-				t.Error(err)
+			if errs := c.Save(ctx, false); errs != nil {
+				t.Error(errs)
 			}
 		})
 	}
@@ -277,18 +277,18 @@ func TestLeft(t *testing.T) {
 	defer c.Close()
 	c.wait = 20 * time.Millisecond
 	c.Fetch(ctx, "https://h/c.yaml")
-	if err := c.Save(ctx, false); err == nil || !strings.Contains(err.Error(), "stands in the way") || tree(t, root) != lockTemp {
+	if err := errors.Join(c.Save(ctx, false)...); err == nil || !strings.Contains(err.Error(), "stands in the way") || tree(t, root) != lockTemp {
 		t.Errorf("Save: %v, files %s; want an error, and nothing written", err, tree(t, root))
 	}
 	ended, cancel := context.WithCancel(ctx)
 	cancel()
 	c.wait = time.Minute
-	if err := c.Save(ended, false); !errors.Is(err, context.Canceled) {
+	if err := errors.Join(c.Save(ended, false)...); !errors.Is(err, context.Canceled) {
 		t.Errorf("Save: %v; want the context's error", err)
 	}
 	os.Remove(left)
-	if err := c.Save(ctx, false); err != nil {
-		t.Error(err)
+	if errs := c.Save(ctx, false); errs != nil {
+		t.Error(errs)
 	}
 	readLock(t, root)
 }
