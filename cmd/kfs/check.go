@@ -71,8 +71,13 @@ type finding struct {
 
 // check returns the faults of a script and of all of its pipelines, each once.
 func (f *scriptFlags) check(ctx context.Context, stderr io.Writer, file string) ([]finding, error) {
-	s, err := f.evaluate(ctx, stderr, file, nil)
-	errs := f.everyPipeline(ctx, s, err)
+	s, err := f.evaluate(ctx, stderr, file, interp.Config{})
+	return findings(f.rootOf(file), f.everyPipeline(ctx, s, err))
+}
+
+// findings returns the faults that errors of a script hold, each once. An error
+// that is of another kind is returned.
+func findings(root string, errs []error) ([]finding, error) {
 	var found []finding
 	seen := map[string]bool{}
 	for _, err := range errs {
@@ -83,7 +88,7 @@ func (f *scriptFlags) check(ctx context.Context, stderr io.Writer, file string) 
 		for _, d := range faults.Diagnostics {
 			if key := d.String(); !seen[key] {
 				seen[key] = true
-				found = append(found, newFinding(f.rootOf(file), d))
+				found = append(found, newFinding(root, d))
 			}
 		}
 	}
@@ -112,12 +117,16 @@ func printFindings(cmd *cobra.Command, format string, found []finding) error {
 		e.SetIndent("", "  ")
 		return e.Encode(found)
 	}
-	faults := &interp.Error{}
-	for _, f := range found {
-		faults.Diagnostics = append(faults.Diagnostics, f.diagnostic)
-	}
-	printDiagnostics(cmd.OutOrStdout(), faults.Diagnostics)
+	writeFindings(cmd.OutOrStdout(), found)
 	return nil
+}
+
+func writeFindings(w io.Writer, found []finding) {
+	var ds []interp.Diagnostic
+	for _, f := range found {
+		ds = append(ds, f.diagnostic)
+	}
+	printDiagnostics(w, ds)
 }
 
 // shownDiagnostic returns a diagnostic whose places are paths from the working

@@ -31,6 +31,7 @@ func TestScripts(t *testing.T) {
 			return err
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"serve":   cmdServe,
 			"status":  cmdStatus,
 			"waitfor": cmdWaitFor,
 		},

@@ -33,11 +33,10 @@ func report(w io.Writer, err error) {
 	var diags *interp.Error
 	if !errors.As(err, &diags) {
 		faults := dag.Faults(err)
-		if faults == nil {
-			fmt.Fprintf(w, "kfs: %v\n", err)
-			return
-		}
 		diags = &interp.Error{}
+		if faults == nil {
+			diags.Diagnostics = []interp.Diagnostic{plain(err)}
+		}
 		for _, f := range faults {
 			diags.Diagnostics = append(diags.Diagnostics, interp.Diagnostic{Pos: f.Pos, Msg: f.Msg, Hint: f.Hint})
 		}
@@ -46,6 +45,16 @@ func report(w io.Writer, err error) {
 		diags.Diagnostics[i] = shownDiagnostic(root, d)
 	}
 	printDiagnostics(w, diags.Diagnostics)
+}
+
+// plain returns an error that has no place, with its hint.
+func plain(err error) interp.Diagnostic {
+	d := interp.Diagnostic{Msg: err.Error()}
+	var hinted interface{ Hint() string }
+	if errors.As(err, &hinted) {
+		d.Hint = hinted.Hint()
+	}
+	return d
 }
 
 // printDiagnostics writes faults. A hint that several in a row have is said

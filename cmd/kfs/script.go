@@ -29,9 +29,14 @@ type scriptFlags struct {
 }
 
 func (f *scriptFlags) add(cmd *cobra.Command) {
+	f.addFile(cmd)
+	cmd.Flags().StringVar(&f.pipeline, "pipeline", "", "which pipeline, if FILE registers several")
+}
+
+// addFile adds the flags that say how a file is evaluated.
+func (f *scriptFlags) addFile(cmd *cobra.Command) {
 	flags := cmd.Flags()
 	flags.StringVar(&f.root, "root", "", "folder that the script may load from (default: the folder of FILE)")
-	flags.StringVar(&f.pipeline, "pipeline", "", "which pipeline, if FILE registers several")
 	flags.StringArrayVar(&f.set, "set", nil, "`name=value` of a setting, known while the script is evaluated")
 }
 
@@ -52,7 +57,7 @@ func (f *valueFlags) add(cmd *cobra.Command) {
 // load evaluates the script and returns the pipeline. What the script prints
 // goes to stderr.
 func (f *scriptFlags) load(ctx context.Context, stderr io.Writer, file string) (*dag.Pipeline, *interp.Script, error) {
-	script, err := f.evaluate(ctx, stderr, file, nil)
+	script, err := f.evaluate(ctx, stderr, file, interp.Config{})
 	if err != nil {
 		return nil, nil, &scriptError{f.rootOf(file), err}
 	}
@@ -63,22 +68,19 @@ func (f *scriptFlags) load(ctx context.Context, stderr io.Writer, file string) (
 	return p, script, nil
 }
 
-// evaluate evaluates the script, and none of its pipelines; fetch is that of
-// interp.Config.
-func (f *scriptFlags) evaluate(ctx context.Context, stderr io.Writer, file string, fetch func(string) ([]byte, error)) (*interp.Script, error) {
+// evaluate evaluates the script, and none of its pipelines. The flags fill in
+// cfg.
+func (f *scriptFlags) evaluate(ctx context.Context, stderr io.Writer, file string, cfg interp.Config) (*interp.Script, error) {
 	settings, err := assignments("--set", f.set)
 	if err != nil {
 		return nil, err
 	}
 	root := f.rootOf(file)
-	return interp.Load(ctx, file, interp.Config{
-		Root:     f.root,
-		Settings: settings,
-		Fetch:    fetch,
-		Print: func(pos dag.Pos, msg string) {
-			fmt.Fprintf(stderr, "%s: %s\n", shown(root, pos), msg)
-		},
-	})
+	cfg.Root, cfg.Settings = f.root, settings
+	cfg.Print = func(pos dag.Pos, msg string) {
+		fmt.Fprintf(stderr, "%s: %s\n", shown(root, pos), msg)
+	}
+	return interp.Load(ctx, file, cfg)
 }
 
 // everyPipeline evaluates the pipelines of a script for what is wrong in them,
