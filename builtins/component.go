@@ -302,6 +302,7 @@ func (f *factory) make(c *call, b *body, given map[string]starlark.Value, depth 
 		}
 	}
 	command, args := x.list(k.Command), x.list(k.Args)
+	x.unnamed()
 	st.d.Container.Set(k.Image, "image")
 	st.d.Container.Set(command, "command")
 	st.d.Container.Set(args, "args")

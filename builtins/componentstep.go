@@ -295,7 +295,7 @@ func (x *expansion) part(a component.Arg) []string {
 		}
 		return nil
 	case component.ArgOutputPath:
-		return []string{x.output(a.Text, "/tmp/outputs/"+fileName(a.Text)+"/data", a.Line)}
+		return []string{x.output(a.Text, outputPath(a.Text), a.Line)}
 	case component.ArgConcat:
 		var b strings.Builder
 		for _, of := range a.Of {
@@ -361,6 +361,26 @@ func (x *expansion) holds(a component.Arg) bool {
 	}
 	return on
 }
+
+// unnamed declares the inputs and outputs that the command does not name: a
+// program may know where to look for a file, and where to leave one. An input
+// that only decided an if is one of them. The source is _set_metadata of
+// dsl/_container_op.py of kfp 1.8.22.
+func (x *expansion) unnamed() {
+	for _, in := range x.f.spec.Inputs {
+		if text, ok := x.texts[in.Name]; ok && !x.failed[in.Name] && x.byValue.Get(in.Name) == nil {
+			x.file(in.Name, text)
+		}
+	}
+	for _, o := range x.f.spec.Outputs {
+		if x.st.d.Output(o.Name) == nil {
+			x.output(o.Name, outputPath(o.Name), 0)
+		}
+	}
+}
+
+// outputPath is where a component's command leaves an output.
+func outputPath(name string) string { return "/tmp/outputs/" + fileName(name) + "/data" }
 
 // file makes the step take an input as a file, and returns its path.
 func (x *expansion) file(name, text string) string {
