@@ -56,12 +56,13 @@ func (s *Session) inputArgumentPath(c *call) (starlark.Value, error) {
 // takeFile makes the step take the value as a file, and returns its path. The
 // names and paths are those that KFP gives.
 func (c *call) takeFile(d *dag.Step, p *inputPath) string {
-	a := dag.Artifact{Name: p.name, Path: p.path, Text: p.text, Pos: c.pos}
-	if a.Name == "" {
-		a.Name = "input-" + strconv.Itoa(len(d.Artifacts))
+	name := p.name
+	if name == "" {
+		name = "input-" + strconv.Itoa(len(d.Artifacts))
 	}
+	a := dag.Artifact{Name: dag.ArtifactName(name), Path: p.path, Text: p.text, Pos: c.pos}
 	if a.Path == "" {
-		a.Path = "/tmp/inputs/" + fileName(a.Name) + "/data"
+		a.Path = "/tmp/inputs/" + fileName(name) + "/data"
 	}
 	for _, other := range d.Artifacts {
 		if other.Path == a.Path && other.Text == a.Text {
