@@ -71,6 +71,38 @@ volumes:
 	}
 }
 
+// TestDataVolumePage shows that a file for KFP's page gets a folder of the
+// volume where it has one of its own, and is an artifact in any case.
+func TestDataVolumePage(t *testing.T) {
+	p := &dag.Pipeline{
+		Name: "p",
+		Conf: &dag.Conf{DataVolume: dag.Object{{Name: "emptyDir", Value: dag.Object{}}}},
+		Steps: []*dag.Step{{Name: "a", Container: dag.Object{{Name: "image", Value: "i"}}, Outputs: []dag.Output{
+			{Name: "MLPipeline UI metadata", Path: "/page/data"}, {Name: "mlpipeline-metrics", Path: "/metrics.json"},
+		}}},
+	}
+	got := string(yaml.Append(nil, Workflow(p, Options{}).Get("spec").(dag.Object)))
+	want := `
+      volumeMounts:
+      - mountPath: /page
+        name: data-storage
+        subPath: '{{workflow.uid}}_{{pod.name}}/mlpipeline-ui-metadata'
+    outputs:
+      parameters:
+      - name: mlpipeline-ui-metadata-subpath
+        value: '{{workflow.uid}}_{{pod.name}}/mlpipeline-ui-metadata'
+      artifacts:
+      - name: mlpipeline-ui-metadata
+        path: /page/data
+      - name: mlpipeline-metrics
+        path: /metrics.json
+    metadata:
+`[1:]
+	if !strings.Contains(indented(got), indented(want)) {
+		t.Errorf("want\n%s in\n%s", want, got)
+	}
+}
+
 // indented returns the lines of YAML without what they are all indented by.
 func indented(text string) string {
 	var lines []string

@@ -12,7 +12,8 @@ import (
 // artifacts of Argo: a step writes into a folder of the volume, and what is
 // passed on is the name of the folder, as a parameter. The source is
 // compiler/_data_passing_using_volume.py of kfp 1.8.22; unlike it, files that
-// are not the outputs of steps stay artifacts.
+// are not the outputs of steps stay artifacts. A file for KFP's page gets a
+// folder too, and stays an artifact, which is where the page looks.
 
 const (
 	dataVolume = "data-storage"
@@ -29,11 +30,11 @@ func (c *compiler) passByVolume(spec *dag.Object) {
 	volume.Set(dataVolume, "name")
 	spec.Append("volumes", volume)
 
-	passed := map[string]bool{} // names of outputs
+	outputs := map[string]bool{} // names of those of steps
 	for _, s := range c.p.Steps {
 		for _, o := range s.Outputs {
-			if _, page := dag.PageOutput(o.Name); !page {
-				passed[dag.FullName(s.Name, o.Name)] = true
+			if !isPage(o.Name) {
+				outputs[dag.FullName(s.Name, o.Name)] = true
 			}
 		}
 	}
@@ -42,6 +43,7 @@ func (c *compiler) passByVolume(spec *dag.Object) {
 	for i, v := range templates {
 		t := v.(dag.Object)
 		var mounts []dag.Object
+		passed := func(file dag.Object, name string) bool { return outputs[name] || isPage(name) && alone(t, file) }
 		files := cutFiles(&t, passed, "inputs", func(f dag.Object, name string) dag.Object {
 			at, _ := f.Get("path").(string)
 			mounts = append(mounts, dag.Object{
@@ -87,9 +89,35 @@ func (c *compiler) passByVolume(spec *dag.Object) {
 	}
 }
 
+// isPage reports whether an artifact is a file for KFP's page.
+func isPage(name string) bool {
+	_, page := dag.PageOutput(name)
+	return page
+}
+
+// alone reports whether a file of a template has a folder of its own, at which
+// a volume can be mounted.
+func alone(t, file dag.Object) bool {
+	in := func(f dag.Object) string {
+		at, _ := f.Get("path").(string)
+		return path.Dir(at)
+	}
+	n := 0
+	for _, part := range []string{"inputs", "outputs"} {
+		files, _ := t.Get(part, "artifacts").([]any)
+		for _, f := range files {
+			if in(f.(dag.Object)) == in(file) {
+				n++
+			}
+		}
+	}
+	return n == 1 && in(file) != "/"
+}
+
 // cutFiles takes the artifacts that are passed by the volume out of a part of
-// a template or task, and adds the parameter that f makes of each.
-func cutFiles(t *dag.Object, passed map[string]bool, part string, f func(file dag.Object, name string) dag.Object) []dag.Object {
+// a template or task, all but those for KFP's page, and adds the parameter
+// that f makes of each.
+func cutFiles(t *dag.Object, passed func(file dag.Object, name string) bool, part string, f func(file dag.Object, name string) dag.Object) []dag.Object {
 	of, _ := t.Get(part).(dag.Object)
 	artifacts, _ := of.Get("artifacts").([]any)
 	var cut []dag.Object
@@ -97,8 +125,11 @@ func cutFiles(t *dag.Object, passed map[string]bool, part string, f func(file da
 	for _, v := range artifacts {
 		file := v.(dag.Object)
 		name, _ := file.Get("name").(string)
-		if !passed[name] || file.Get("raw") != nil {
+		cutting := passed(file, name) && file.Get("raw") == nil
+		if !cutting || isPage(name) {
 			kept = append(kept, file)
+		}
+		if !cutting {
 			continue
 		}
 		cut = append(cut, file)
