@@ -16,6 +16,7 @@ import (
 //
 //	x == y      "=="(x, y)       all six comparisons, in, not in, %
 //	x %= y      x = "%"(x, y)
+//	x.y += z    x.y = "+"(x.y, z), because the list that a field gives is frozen
 //	x.join      ".join"(x)       and format
 //
 // A for statement and what leaves it tell of themselves; see builtins/blocks.go.
@@ -148,6 +149,9 @@ func (r rewriter) stmt(s syntax.Stmt) {
 	switch s := s.(type) {
 	case *syntax.AssignStmt:
 		r.bind(s.LHS)
+		if field := fieldOf(s.LHS); field != nil && s.Op == syntax.PLUS_EQ {
+			s.Op, s.RHS = syntax.EQ, &syntax.BinaryExpr{X: field, OpPos: s.OpPos, Op: syntax.PLUS, Y: s.RHS}
+		}
 		if s.Op == syntax.PLUS_EQ {
 			var at span
 			s.RHS, at = r.expr(s.RHS)
@@ -203,6 +207,24 @@ func (r rewriter) stmt(s syntax.Stmt) {
 			s.Result, _ = r.expr(s.Result)
 		}
 	}
+}
+
+// fieldOf returns a copy of x.y, x.y.z and so on, which can be read a second
+// time, or nil if the expression is another.
+func fieldOf(e syntax.Expr) syntax.Expr {
+	dot, ok := e.(*syntax.DotExpr)
+	if !ok {
+		return nil
+	}
+	read, name := *dot, *dot.Name
+	read.Name = &name
+	if id, ok := dot.X.(*syntax.Ident); ok {
+		x := *id
+		read.X = &x
+	} else if read.X = fieldOf(dot.X); read.X == nil {
+		return nil
+	}
+	return &read
 }
 
 func (r rewriter) ifStmt(kind string, s *syntax.IfStmt) {
