@@ -183,12 +183,12 @@ func (s *Session) pipeline(c *call) (starlark.Value, error) {
 		return nil, c.errorf("", "pipeline(%s) stands inside a pipeline's function: pipelines are registered in the file", p.fn.Name())
 	}
 	p.Name = pythonTitle(p.fn.Name())
-	if name != nil {
+	if name != nil && *name != "" {
 		p.Name = *name
 	}
 	p.Description = parseDocstring(p.fn.Doc()).short
-	if description != nil {
-		p.Description = *description
+	if description != nil && *description != "" {
+		p.Description = strings.TrimSpace(*description)
 	}
 	if s.loading > 0 {
 		return fn, nil // only the main file's pipelines count
@@ -218,9 +218,9 @@ func (o optionalString) Unpack(v starlark.Value) error {
 }
 
 // pythonTitle is what KFP makes of a function's name: my_pipeline becomes
-// "My pipeline".
+// "My pipeline", and __trainXGB "TrainXGB".
 func pythonTitle(name string) string {
-	title := strings.ToLower(strings.ReplaceAll(name, "_", " "))
+	title := strings.Join(strings.FieldsFunc(name, func(r rune) bool { return r == '_' }), " ")
 	if title == "" {
 		return ""
 	}
