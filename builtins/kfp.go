@@ -59,6 +59,7 @@ type kfpWord struct {
 	order   []string          // of arguments by position, if it is another one than the word's
 	rename  map[string]string // KFP's keywords, to the word's
 	refused map[string]string // keywords that the language has not, with what to write instead
+	pages   string            // keyword of files for KFP's page, which are among the word's file_outputs
 	ref     dag.RefKind       // of a placeholder
 	instead string            // of a word that the language has not
 }
@@ -70,9 +71,9 @@ var kfpModules = map[string]map[string]kfpWord{
 		"Condition": {word: "condition", rename: map[string]string{"condition": "c"}},
 		"ContainerOp": {word: "container_op",
 			order: []string{"name", "image", "command", "arguments", "init_containers", "sidecars", "container_kwargs", "artifact_argument_paths", "file_outputs", "output_artifact_paths", "is_exit_handler", "pvolumes"},
+			pages: "output_artifact_paths",
 			refused: map[string]string{
-				"output_artifact_paths": `name these files in file_outputs`,
-				"is_exit_handler":       `write  for _ in dsl.ExitHandler(step):  around the steps that it follows`,
+				"is_exit_handler": `write  for _ in dsl.ExitHandler(step):  around the steps that it follows`,
 			}},
 		"EXECUTION_ID_PLACEHOLDER": {ref: dag.RefExecutionID},
 		"ExitHandler":              {word: "exit_handler", rename: map[string]string{"exit_op": "step"}},
@@ -241,6 +242,7 @@ func (w kfpWord) call(c *call, fn *starlark.Builtin) (starlark.Value, error) {
 	kwargs = append(kwargs, c.kwargs...)
 	theirs := map[string]string{} // KFP's keywords that the call has, by the word's
 	var passed []starlark.Tuple
+	var pages *starlark.Dict
 	for _, kw := range kwargs {
 		name := string(kw[0].(starlark.String))
 		if instead := w.refused[name]; instead != "" {
@@ -255,12 +257,22 @@ func (w kfpWord) call(c *call, fn *starlark.Builtin) (starlark.Value, error) {
 			theirs[own] = name
 			name = own
 		}
+		if name == w.pages {
+			var err error
+			if pages, err = c.pages(name, kw[1]); err != nil {
+				return nil, err
+			}
+			continue
+		}
 		passed = append(passed, starlark.Tuple{starlark.String(name), kw[1]})
 	}
 	if w.word == "pipeline" && len(args) == 0 && !slices.ContainsFunc(passed, func(kw starlark.Tuple) bool { return kw[0] == starlark.String("fn") }) {
 		e := c.errorf("", "%s: want the pipeline's function as the first argument", c.name)
 		e.Hint = "there are no decorators: below the function, write  dsl.pipeline(my_pipeline, name = ...)"
 		return nil, e
+	}
+	if pages != nil {
+		passed = addOutputs(passed, pages)
 	}
 	before := len(c.s.faults)
 	v, err := fn.CallInternal(c.s.thread, args, passed)
@@ -276,6 +288,43 @@ func (w kfpWord) call(c *call, fn *starlark.Builtin) (starlark.Value, error) {
 		back(e)
 	}
 	return v, err
+}
+
+// pages returns the files for KFP's page that an argument names, nil for none.
+func (c *call) pages(arg string, v starlark.Value) (*starlark.Dict, error) {
+	if v == starlark.None {
+		return nil, nil
+	}
+	files, ok := v.(*starlark.Dict)
+	if !ok {
+		return nil, c.errorf(arg, "%s: %s: want a dict, got %s", c.name, arg, v.Type())
+	}
+	for _, k := range files.Keys() {
+		name, _ := starlark.AsString(k)
+		if _, page := dag.PageOutput(name); !page {
+			e := c.errorf(arg, "%s: %s: %s is no file for the page", c.name, arg, k)
+			e.Hint = "name it in file_outputs"
+			return nil, e
+		}
+	}
+	return files, nil
+}
+
+// addOutputs adds files to the argument file_outputs of a call.
+func addOutputs(kwargs []starlark.Tuple, files *starlark.Dict) []starlark.Tuple {
+	for i, kw := range kwargs {
+		if kw[0] != starlark.String("file_outputs") {
+			continue
+		}
+		switch given := kw[1].(type) {
+		case *starlark.Dict:
+			kwargs[i] = starlark.Tuple{kw[0], files.Union(given)}
+		case starlark.NoneType:
+			kwargs[i] = starlark.Tuple{kw[0], files}
+		}
+		return kwargs
+	}
+	return append(kwargs, starlark.Tuple{starlark.String("file_outputs"), files})
 }
 
 // A refused is a word of KFP that the language has not. It may be loaded, and
