@@ -1,17 +1,18 @@
 // Package dag is the pipeline as plain data: what a script declares, and what
 // every target and the engine read.
 //
-//	Pipeline   params and steps, in the order of the script
-//	Param      a value given from outside, before the run
-//	Step       one command in one image; its needs, outputs, retries
-//	Resource   what a step does to an object of the cluster instead
-//	Pod        what a step asks of its pod; Conduct, of whoever runs it
-//	Conf       what a pipeline sets for its run and all of its pods
-//	Group      a block that steps stand in: decided, repeated, guarded as one
-//	Object     a JSON tree that keeps its order: the Kubernetes part of a step
-//	Ref        a value known only at run time; stands in text as a token
-//	Pos        a place in a script
-//	Error      a fault with its place
+//	Pipeline     params and steps, in the order of the script
+//	Param        a value given from outside, before the run
+//	Step         one command in one image; its needs, outputs, retries
+//	Resource     what a step does to an object of the cluster instead
+//	Pod          what a step asks of its pod; Conduct, of whoever runs it
+//	Accelerator  what a step asks of the devices of its machine
+//	Conf         what a pipeline sets for its run and all of its pods
+//	Group        a block that steps stand in: decided, repeated, guarded as one
+//	Object       a JSON tree that keeps its order: the Kubernetes part of a step
+//	Ref          a value known only at run time; stands in text as a token
+//	Pos          a place in a script
+//	Error        a fault with its place
 //
 // Text is any string of a step. A value known only at run time stands in it as
 // a token (see Ref); Expand renders the tokens of a text for a target and Refs
@@ -90,6 +91,8 @@ type Step struct {
 	Timeout string `json:"timeout,omitempty"`
 
 	Component *Component `json:"component,omitempty"` // that the step was made from; nil: none
+
+	Accelerator *Accelerator `json:"accelerator,omitempty"` // devices that it needs; nil: none
 
 	Pod
 	Conduct

@@ -144,6 +144,7 @@ func (v *validator) step(s *Step) {
 		}
 	}
 	v.mounts(s)
+	v.accelerator(s)
 	v.conduct(s)
 	v.dataVolume(s)
 }
