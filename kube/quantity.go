@@ -2,9 +2,13 @@ package kube
 
 import (
 	"errors"
+	"fmt"
+	"math"
 	"math/big"
 	"strconv"
 	"strings"
+
+	"github.com/kfs-project/kfs/dag"
 )
 
 // This file reads quantities. The library's reader brings an encoder of CBOR
@@ -46,6 +50,24 @@ func parseQuantity(text string) (quantity, error) {
 		q.Neg(q)
 	}
 	return quantity{q}, nil
+}
+
+// Bytes returns the number of bytes that a quantity of memory says, rounded up;
+// one that is too large for the result is the largest that it holds. It is for
+// quantities that hold no value known only at run time.
+func Bytes(text string) (int64, error) {
+	if err := CheckQuantity("memory", text); err != nil {
+		return 0, err
+	}
+	q, err := parseQuantity(text)
+	if err != nil {
+		return 0, fmt.Errorf("%q is a value known only when the pipeline runs", dag.Display(text))
+	}
+	n := new(big.Int).Add(q.Num(), new(big.Int).Sub(q.Denom(), big.NewInt(1)))
+	if n.Quo(n, q.Denom()); !n.IsInt64() {
+		return math.MaxInt64, nil
+	}
+	return n.Int64(), nil
 }
 
 // unitScale returns what a unit multiplies a number by.

@@ -1,12 +1,17 @@
 package kube
 
 import (
+	"cmp"
+	"fmt"
+	"math"
 	"math/big"
 	"math/rand/v2"
 	"strings"
 	"testing"
 
 	"k8s.io/apimachinery/pkg/api/resource"
+
+	"github.com/kfs-project/kfs/dag"
 )
 
 // TestParseQuantity holds the reader against that of the library: what is a
@@ -55,4 +60,26 @@ func exact(q quantity) bool {
 	nanos := new(big.Rat).Mul(q.Rat, powerOf10(9))
 	size := new(big.Rat).Abs(q.Rat)
 	return nanos.IsInt() && size.Cmp(powerOf10(18)) < 0
+}
+
+func TestBytes(t *testing.T) {
+	for _, tt := range []struct {
+		in   string
+		want int64
+		err  string
+	}{
+		{"40G", 40_000_000_000, ""},
+		{"40Gi", 40 << 30, ""},
+		{"0.5", 1, ""},
+		{"0", 0, ""},
+		{"1e30", math.MaxInt64, ""},
+		{"lots", 0, `memory "lots" is not a quantity: want a number with an optional unit, such as "512Mi" or "2G"`},
+		{"-1", 0, `memory "-1": want no less than 0`},
+		{dag.Ref{Kind: dag.RefParam, Name: "m"}.Token(), 0, `"<m>" is a value known only when the pipeline runs`},
+	} {
+		got, err := Bytes(tt.in)
+		if text := fmt.Sprint(err); got != tt.want || text != cmp.Or(tt.err, "<nil>") {
+			t.Errorf("Bytes(%q) = %d, %v; want %d, %s", tt.in, got, err, tt.want, tt.err)
+		}
+	}
 }
