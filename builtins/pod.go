@@ -30,6 +30,7 @@ var podMethods = map[string]podMethod{
 	"add_sidecar":                  addSidecar,
 	"add_toleration":               addToleration,
 	"add_volume":                   addVolume,
+	"set_accelerator":              setAccelerator,
 	"set_caching_options":          setCachingOptions,
 	"set_display_name":             setDisplayName,
 	"set_infra_retries":            setInfraRetries,

@@ -42,7 +42,7 @@ func (st *step) Freeze()               {}
 func (st *step) Truth() starlark.Bool  { return true }
 func (st *step) Hash() (uint32, error) { return starlark.String(st.d.Name).Hash() }
 
-// containerOp: container_op(name, image, command=None, arguments=None, file_outputs=None, init_containers=None, sidecars=None, env=None, pvolumes=None, once=False, container_kwargs=None) -> step
+// containerOp: container_op(name, image, command=None, arguments=None, file_outputs=None, init_containers=None, sidecars=None, env=None, pvolumes=None, accelerator=None, once=False, container_kwargs=None) -> step
 func (s *Session) containerOp(c *call) (starlark.Value, error) {
 	b, err := c.inBody()
 	if err != nil {
@@ -50,13 +50,13 @@ func (s *Session) containerOp(c *call) (starlark.Value, error) {
 	}
 	var name string
 	var image text
-	var command, arguments, inits, sidecars, env starlark.Value
+	var command, arguments, inits, sidecars, env, accelerator starlark.Value
 	var outputs, pvolumes, fields *starlark.Dict
 	var files starlark.Iterable
 	once := false
 	if err := c.unpack("name", &name, "image", &image, "command??", &command, "arguments??", &arguments,
 		"file_outputs??", &outputs, "artifact_argument_paths??", &files, "init_containers??", &inits, "sidecars??", &sidecars, "env??", &env,
-		"pvolumes??", &pvolumes, "once?", &once, "container_kwargs??", &fields); err != nil {
+		"pvolumes??", &pvolumes, "accelerator??", &accelerator, "once?", &once, "container_kwargs??", &fields); err != nil {
 		return nil, err
 	}
 	st, err := c.newStep(b, name)
@@ -89,6 +89,9 @@ func (s *Session) containerOp(c *call) (starlark.Value, error) {
 	}
 	if pvolumes != nil {
 		c.addPVolumes(st, pvolumes)
+	}
+	if accelerator != nil {
+		c.setAccelerator(st.d, accelerator)
 	}
 	b.add(st)
 	return st, nil
