@@ -16,6 +16,7 @@ const module = "github.com/kfs-project/kfs"
 // is not listed may import none, and no package may import one outside its
 // line, not even by way of another.
 var arrows = map[string][]string{
+	"backend/accel":      {"dag", "internal/spell", "kube"},
 	"backend/argo":       {"dag", "internal/spell", "internal/yaml"},
 	"backend/local":      {"dag", "engine", "images", "internal/spell"},
 	"bench":              {"backend/argo", "builtins", "builtins/component", "dag", "internal/spell", "internal/yaml", "interp", "kube"},
