@@ -17,15 +17,15 @@ const module = "github.com/kfs-project/kfs"
 // line, not even by way of another.
 var arrows = map[string][]string{
 	"backend/accel":      {"dag", "internal/spell", "kube"},
-	"backend/argo":       {"dag", "internal/spell", "internal/yaml"},
+	"backend/argo":       {"backend/accel", "dag", "internal/spell", "internal/yaml", "kube"},
 	"backend/local":      {"dag", "engine", "images", "internal/spell"},
-	"bench":              {"backend/argo", "builtins", "builtins/component", "dag", "internal/spell", "internal/yaml", "interp", "kube"},
+	"bench":              {"backend/accel", "backend/argo", "builtins", "builtins/component", "dag", "internal/spell", "internal/yaml", "interp", "kube"},
 	"builtins":           {"builtins/component", "dag", "internal/spell", "kube"},
 	"builtins/component": {"dag", "internal/spell"},
 	"dag":                {"internal/spell"},
 	"engine":             {"dag", "internal/spell"},
 	"engine/enginetest":  {"dag", "engine", "internal/spell"},
-	"examples/embed":     {"backend/argo", "builtins", "builtins/component", "dag", "internal/spell", "internal/yaml", "interp", "kube"},
+	"examples/embed":     {"backend/accel", "backend/argo", "builtins", "builtins/component", "dag", "internal/spell", "internal/yaml", "interp", "kube"},
 	"graph":              {"dag", "internal/spell"},
 	"images":             {"internal/spell"},
 	"internal/yaml":      {"dag", "internal/spell"},

@@ -79,8 +79,18 @@ func addSections(t *testing.T, a *txtar.Archive, file, prefix, settings string) 
 		}
 		a.Files = append(a.Files,
 			txtar.File{Name: prefix + "json", Data: data},
-			txtar.File{Name: prefix + "argo", Data: argo.Compile(p, argo.Options{})})
+			txtar.File{Name: prefix + "argo", Data: compile(t, p)})
 	}
+}
+
+// compile returns the Workflow of a pipeline.
+func compile(t *testing.T, p *dag.Pipeline) []byte {
+	t.Helper()
+	manifest, err := argo.Compile(p, argo.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return manifest
 }
 
 // evaluate returns the pipelines of a file.
@@ -121,9 +131,9 @@ func compareGolden(t *testing.T, file string, got []byte) {
 // TestSameBytes shows that equal input gives equal bytes.
 func TestSameBytes(t *testing.T) {
 	const file = "examples/mnist.star"
-	first := argo.Compile(evaluate(t, file, nil)[0], argo.Options{})
+	first := compile(t, evaluate(t, file, nil)[0])
 	for range 20 {
-		if again := argo.Compile(evaluate(t, file, nil)[0], argo.Options{}); !bytes.Equal(first, again) {
+		if again := compile(t, evaluate(t, file, nil)[0]); !bytes.Equal(first, again) {
 			t.Fatalf("two compilations differ:\n%s", cmp.Diff(string(first), string(again)))
 		}
 	}

@@ -7,8 +7,6 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"go.yaml.in/yaml/v2"
-
-	"github.com/kfs-project/kfs/backend/argo"
 )
 
 // This file compares the argo target with what kfp 1.8.22 itself wrote.
@@ -25,7 +23,7 @@ func TestKFP(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		got := argo.Compile(evaluate(t, "examples/mnist.star", settings)[0], argo.Options{})
+		got := compile(t, evaluate(t, "examples/mnist.star", settings)[0])
 		if diff := cmp.Diff(ordered(t, want), ordered(t, got)); diff != "" {
 			t.Errorf("%s (-kfp +kfs):\n%s", golden, diff)
 		}

@@ -129,7 +129,7 @@ func compileProbe(file string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	return argo.Compile(p, argo.Options{}), nil
+	return argo.Compile(p, argo.Options{})
 }
 
 // A pair is one member of a mapping.

@@ -101,6 +101,6 @@ func compile(src string, n int) error {
 	if err != nil {
 		return err
 	}
-	argo.Compile(p, argo.Options{})
-	return nil
+	_, err = argo.Compile(p, argo.Options{})
+	return err
 }

@@ -200,7 +200,7 @@ func (a *Accelerator) walk(f func(path, text string)) {
 		{"name", a.Resource}, {"selector", a.Selector}, {"tolerations", objectList(a.Tolerations)},
 		{"device_class", a.DeviceClass}, {"cel", texts(a.CEL)}, {"match", a.Match}, {"capacity", a.Capacity}, {"config", a.Config},
 	} {
-		WalkText(v.tree, func(_, text string) { f(v.arg, text) })
+		WalkText(v.tree, func(_ *Field, text string) { f(v.arg, text) })
 	}
 }
 

@@ -250,7 +250,11 @@ pipeline(hello)
 		fmt.Println(err)
 		return
 	}
-	workflow := string(argo.Compile(p, argo.Options{}))
-	fmt.Println(strings.SplitN(workflow, "\n", 3)[1])
+	workflow, err := argo.Compile(p, argo.Options{})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	fmt.Println(strings.SplitN(string(workflow), "\n", 3)[1])
 	// Output: kind: Workflow
 }

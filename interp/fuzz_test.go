@@ -12,6 +12,7 @@ import (
 	"github.com/rogpeppe/go-internal/txtar"
 
 	"github.com/kfs-project/kfs/backend/argo"
+	"github.com/kfs-project/kfs/dag"
 	"github.com/kfs-project/kfs/interp"
 )
 
@@ -49,7 +50,11 @@ func FuzzEvaluate(f *testing.F) {
 				}
 				continue
 			}
-			out = append(out, argo.Compile(p, argo.Options{})...)
+			manifest, err := argo.Compile(p, argo.Options{})
+			if err != nil && dag.Faults(err) == nil {
+				t.Fatalf("%v is no fault of the pipeline", err)
+			}
+			out = append(out, manifest...)
 			text, err := p.JSON()
 			if err != nil {
 				t.Fatal(err)

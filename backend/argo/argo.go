@@ -2,6 +2,7 @@
 // KFP SDK 1.8.22 would write, so that clusters and tools made for KFP v1 take
 // it as one of theirs.
 //
+//	Check      what a Workflow cannot say
 //	Workflow   the manifest as a tree
 //	Compile    the manifest as YAML
 //	Archive    YAML in the archive that a file name asks for
@@ -15,6 +16,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/kfs-project/kfs/backend/accel"
 	"github.com/kfs-project/kfs/dag"
 	"github.com/kfs-project/kfs/internal/yaml"
 )
@@ -35,16 +37,36 @@ type Options struct {
 	// Image returns the image to use for one that the pipeline names; nil
 	// keeps them all.
 	Image func(image string) string
+
+	// Profile says which labels the nodes of the cluster have.
+	Profile accel.Profile
 }
 
-// Compile returns the manifest of a valid pipeline as YAML.
-func Compile(p *dag.Pipeline, opts Options) []byte {
+// Check reports, as a dag.Errors, what a valid pipeline asks for and no
+// Workflow can say.
+func Check(p *dag.Pipeline, opts Options) error {
+	_, err := accel.Place(p, opts.Profile)
+	return err
+}
+
+// Compile returns the manifest of a valid pipeline as YAML. The error is that
+// of Check.
+func Compile(p *dag.Pipeline, opts Options) ([]byte, error) {
+	w, err := Workflow(p, opts)
+	if err != nil {
+		return nil, err
+	}
 	size := 4096 + 1024*len(p.Steps) // about that of a step with two arguments
-	return yaml.Append(make([]byte, 0, size), Workflow(p, opts))
+	return yaml.Append(make([]byte, 0, size), w), nil
 }
 
-// Workflow returns the manifest of a valid pipeline.
-func Workflow(p *dag.Pipeline, opts Options) dag.Object {
+// Workflow returns the manifest of a valid pipeline. The error is that of
+// Check.
+func Workflow(p *dag.Pipeline, opts Options) (dag.Object, error) {
+	p, err := accel.Place(p, opts.Profile)
+	if err != nil {
+		return nil, err
+	}
 	c := compiler{p: p, opts: opts, consumed: map[dag.Ref]bool{}}
 	for _, g := range p.Groups {
 		if g.Kind == dag.GroupExitHandler {
@@ -89,7 +111,7 @@ func Workflow(p *dag.Pipeline, opts Options) dag.Object {
 			{Name: "labels", Value: dag.Object{{Name: "pipelines.kubeflow.org/kfp_sdk_version", Value: sdkVersion}}},
 		}},
 		{Name: "spec", Value: spec},
-	}
+	}, nil
 }
 
 type compiler struct {

@@ -16,6 +16,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/kfs-project/kfs/backend/accel"
 	"github.com/kfs-project/kfs/dag"
 	"github.com/kfs-project/kfs/internal/yaml"
 )
@@ -54,7 +55,7 @@ func TestCompile(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	got := Compile(p, Options{
+	got, err := Compile(p, Options{
 		Params:          map[string]string{"steps": "7", "must": "x", "other": "y"},
 		CompilationTime: time.Date(2026, 1, 2, 3, 4, 5, 6789, time.FixedZone("", 3600)),
 		Image:           func(image string) string { return "mirror/" + image },
@@ -82,9 +83,18 @@ func golden(t *testing.T, file string, got []byte) {
 	}
 }
 
+// workflow returns the manifest of a pipeline that has one.
+func workflow(p *dag.Pipeline, opts Options) dag.Object {
+	w, err := Workflow(p, opts)
+	if err != nil {
+		panic(err)
+	}
+	return w
+}
+
 // part returns the value at the path of the template of the name, as YAML.
 func part(p *dag.Pipeline, opts Options, template string, path ...string) string {
-	for _, v := range Workflow(p, opts).Get("spec", "templates").([]any) {
+	for _, v := range workflow(p, opts).Get("spec", "templates").([]any) {
 		if t := v.(dag.Object); t.Get("name") == template {
 			return string(yaml.Append(nil, t.Get(path...)))
 		}
@@ -202,7 +212,7 @@ func TestEntrypoint(t *testing.T) {
 		for name := range strings.FieldsSeq(tt.steps) {
 			p.Steps = append(p.Steps, step(name))
 		}
-		w := Workflow(p, Options{})
+		w := workflow(p, Options{})
 		if got := w.Get("spec", "entrypoint"); got != tt.want {
 			t.Errorf("entrypoint with steps %s = %v; want %s", tt.steps, got, tt.want)
 		}
@@ -298,4 +308,28 @@ func readZip(t *testing.T, data []byte) (members []string, at time.Time, content
 		}
 	}
 	return members, at, content
+}
+
+// TestAccelerators shows that what a Workflow cannot ask for is an error, and
+// that the profile of the cluster counts.
+func TestAccelerators(t *testing.T) {
+	s := step("train")
+	s.Accelerator = &dag.Accelerator{Kind: "gpu", Count: 2, Pos: dag.Pos{File: "f", Line: 1, Col: 2}}
+	p := &dag.Pipeline{Name: "p", Steps: []*dag.Step{s}}
+	err := Check(p, Options{})
+	if manifest, compileErr := Compile(p, Options{}); err == nil || compileErr == nil || err.Error() != compileErr.Error() || manifest != nil {
+		t.Errorf("Check = %v, Compile = %q, %v; want the same error twice", err, manifest, compileErr)
+	}
+	if faults := dag.Faults(err); len(faults) != 1 || faults[0].Pos != s.Accelerator.Pos {
+		t.Errorf("Check = %v; want one fault at the accelerator", err)
+	}
+	if err := Check(p, Options{Profile: accel.GFD}); err != nil {
+		t.Error(err)
+	}
+	if got, want := part(p, Options{Profile: accel.GFD}, "train", "container", "resources"), "limits:\n  nvidia.com/gpu: '2'\n"; got != want {
+		t.Errorf("resources are\n%swant\n%s", got, want)
+	}
+	if got, want := part(p, Options{Profile: accel.AMDLabeller}, "train", "volumes"), "- emptyDir:\n    medium: Memory\n    sizeLimit: '4Gi'\n  name: shm\n"; got != want {
+		t.Errorf("volumes are\n%swant\n%s", got, want)
+	}
 }

@@ -25,7 +25,7 @@ func TestDataVolume(t *testing.T) {
 			}},
 		},
 	}
-	got := string(yaml.Append(nil, Workflow(p, Options{}).Get("spec").(dag.Object)))
+	got := string(yaml.Append(nil, workflow(p, Options{}).Get("spec").(dag.Object)))
 	for _, want := range []string{
 		`
   - name: a
@@ -81,7 +81,7 @@ func TestDataVolumePage(t *testing.T) {
 			{Name: "MLPipeline UI metadata", Path: "/page/data"}, {Name: "mlpipeline-metrics", Path: "/metrics.json"},
 		}}},
 	}
-	got := string(yaml.Append(nil, Workflow(p, Options{}).Get("spec").(dag.Object)))
+	got := string(yaml.Append(nil, workflow(p, Options{}).Get("spec").(dag.Object)))
 	want := `
       volumeMounts:
       - mountPath: /page
@@ -134,7 +134,7 @@ func TestPatch(t *testing.T) {
 		},
 	}
 	p := &dag.Pipeline{Name: "p", Params: []*dag.Param{{Name: "v"}}, Steps: []*dag.Step{s}}
-	got := Workflow(p, Options{}).Get("spec", "templates").([]any)[0].(dag.Object)
+	got := workflow(p, Options{}).Get("spec", "templates").([]any)[0].(dag.Object)
 	two := dag.Object{{Name: "name", Value: "two"}, {Name: "resources", Value: limits("2")}}
 	for _, tt := range []struct {
 		field string

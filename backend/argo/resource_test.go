@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"github.com/kfs-project/kfs/dag"
+	"github.com/kfs-project/kfs/internal/yaml"
 )
 
 // TestResource shows a resource template, and that a part of its object gets to
@@ -32,7 +33,7 @@ func TestResource(t *testing.T) {
 	if err := p.Validate(); err != nil {
 		t.Fatal(err)
 	}
-	got := string(Compile(p, Options{Image: func(image string) string { return image }}))
+	got := string(yaml.Append(nil, workflow(p, Options{Image: func(image string) string { return image }})))
 	for _, want := range []string{
 		`
   - name: make

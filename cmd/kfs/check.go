@@ -9,18 +9,22 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/kfs-project/kfs/backend/accel"
+	"github.com/kfs-project/kfs/backend/argo"
 	"github.com/kfs-project/kfs/dag"
 	"github.com/kfs-project/kfs/interp"
 )
 
 func newCheck() *cobra.Command {
 	var script scriptFlags
-	var format string
+	var cluster clusterFlags
+	var format, targetName string
 	cmd := &cobra.Command{
 		Use:   "check FILE...",
 		Short: "Find what is wrong with scripts, and run nothing",
 		Long: `Check evaluates scripts and all of their pipelines, and prints all that is
-wrong with them. Exit status 0 means that nothing is.`,
+wrong with them, for the target that they are meant for. Exit status 0 means
+that nothing is.`,
 		Example: `  kfs check mnist.star
   kfs check pipelines/*.star -o json`,
 		Args: func(cmd *cobra.Command, args []string) error {
@@ -33,9 +37,17 @@ wrong with them. Exit status 0 means that nothing is.`,
 			if format != "text" && format != "json" {
 				return fmt.Errorf("-o %s: want text or json", format)
 			}
+			t, err := findTarget(targetName)
+			if err != nil {
+				return err
+			}
+			profile, err := cluster.profile()
+			if err != nil {
+				return err
+			}
 			var found []finding
 			for _, file := range args {
-				findings, err := script.check(cmd.Context(), cmd.ErrOrStderr(), file)
+				findings, err := script.check(cmd.Context(), cmd.ErrOrStderr(), file, t, profile)
 				if err != nil {
 					return err
 				}
@@ -51,6 +63,8 @@ wrong with them. Exit status 0 means that nothing is.`,
 		},
 	}
 	script.add(cmd)
+	cluster.add(cmd)
+	cmd.Flags().StringVar(&targetName, "target", targets[0].name, "what the pipelines are for: "+targetDocs())
 	cmd.Flags().StringVarP(&format, "output", "o", "text", "text, for people, or json, for programs")
 	return cmd
 }
@@ -69,10 +83,14 @@ type finding struct {
 	diagnostic interp.Diagnostic
 }
 
-// check returns the faults of a script and of all of its pipelines, each once.
-func (f *scriptFlags) check(ctx context.Context, stderr io.Writer, file string) ([]finding, error) {
+// check returns the faults of a script and of all of its pipelines, each once,
+// for a target and a cluster.
+func (f *scriptFlags) check(ctx context.Context, stderr io.Writer, file string, t *target, profile accel.Profile) ([]finding, error) {
 	s, err := f.evaluate(ctx, stderr, file, interp.Config{})
-	return findings(f.rootOf(file), f.everyPipeline(ctx, s, err))
+	return findings(f.rootOf(file), f.everyPipeline(ctx, s, err, func(p *dag.Pipeline) error {
+		warn(stderr, f.rootOf(file), accel.Warnings(p, profile))
+		return t.check(p, argo.Options{Profile: profile})
+	}))
 }
 
 // findings returns the faults that errors of a script hold, each once. An error

@@ -4,32 +4,56 @@ import (
 	"fmt"
 	"os"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/kfs-project/kfs/backend/accel"
 	"github.com/kfs-project/kfs/backend/argo"
 	"github.com/kfs-project/kfs/dag"
 	"github.com/kfs-project/kfs/images"
 	"github.com/kfs-project/kfs/internal/spell"
 )
 
-// A target writes a pipeline as a manifest; file is the name of the output.
-type target func(p *dag.Pipeline, opts argo.Options, file string) ([]byte, error)
+// A target writes pipelines as manifests.
+type target struct {
+	name, doc string
+
+	// check reports what the target cannot say of a valid pipeline, as a
+	// dag.Errors. write writes it; file is the name of the output.
+	check func(p *dag.Pipeline, opts argo.Options) error
+	write func(p *dag.Pipeline, opts argo.Options, file string) ([]byte, error)
+}
 
 // targets are the values of --target.
-var targets = []struct {
-	name, doc string
-	write     target
-}{
-	{"argo", "the Argo Workflow that KFP 1.8.22 would write", compileArgo},
-	{"json", "the pipeline itself as JSON", compileJSON},
+var targets = []*target{
+	{"argo", "the Argo Workflow that KFP 1.8.22 would write", argo.Check, compileArgo},
+	{"json", "the pipeline itself as JSON", checkJSON, compileJSON},
+}
+
+// clusterFlags say what is known of the cluster that a manifest is for.
+type clusterFlags struct {
+	accelProfile string
+}
+
+func (f *clusterFlags) add(cmd *cobra.Command) {
+	cmd.Flags().StringVar(&f.accelProfile, "accel-profile", "", "whose labels the nodes with accelerators have: "+strings.Join(accel.Profiles(), ", ")+" (default: those of each vendor)")
+}
+
+func (f *clusterFlags) profile() (accel.Profile, error) {
+	profile, err := accel.ParseProfile(f.accelProfile)
+	if err != nil {
+		return "", fmt.Errorf("--accel-profile: %w", err)
+	}
+	return profile, nil
 }
 
 func newCompile() *cobra.Command {
 	var script scriptFlags
 	var values valueFlags
 	var targetName, out string
+	var cluster clusterFlags
 	cmd := &cobra.Command{
 		Use:   "compile FILE",
 		Short: "Write a pipeline as a manifest",
@@ -42,7 +66,11 @@ gives one.`,
   kfs compile mnist.star --target json`,
 		Args: oneFile,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			write, err := findTarget(targetName)
+			t, err := findTarget(targetName)
+			if err != nil {
+				return err
+			}
+			profile, err := cluster.profile()
 			if err != nil {
 				return err
 			}
@@ -66,7 +94,12 @@ gives one.`,
 			if err != nil {
 				return script.wrap(s, args[0], err)
 			}
-			manifest, err := write(p, argo.Options{Params: params, CompilationTime: date, Image: mirror(mapped)}, out)
+			opts := argo.Options{Params: params, CompilationTime: date, Image: mirror(mapped), Profile: profile}
+			if err := t.check(p, opts); err != nil {
+				return script.wrap(s, args[0], err)
+			}
+			warn(cmd.ErrOrStderr(), script.rootOf(args[0]), accel.Warnings(p, profile))
+			manifest, err := t.write(p, opts, out)
 			if err != nil {
 				return err
 			}
@@ -75,14 +108,22 @@ gives one.`,
 	}
 	script.add(cmd)
 	values.add(cmd)
+	cluster.add(cmd)
 	cmd.Flags().StringVar(&targetName, "target", targets[0].name, "what to write: "+targetDocs())
 	cmd.Flags().StringVarP(&out, "output", "o", "-", "`file` to write; - is standard output")
 	return cmd
 }
 
 func compileArgo(p *dag.Pipeline, opts argo.Options, file string) ([]byte, error) {
-	return argo.Archive(file, argo.Compile(p, opts))
+	manifest, err := argo.Compile(p, opts)
+	if err != nil {
+		return nil, err
+	}
+	return argo.Archive(file, manifest)
 }
+
+// checkJSON finds what no target at all could give.
+func checkJSON(p *dag.Pipeline, _ argo.Options) error { return accel.Check(p) }
 
 func compileJSON(p *dag.Pipeline, opts argo.Options, file string) ([]byte, error) {
 	if argo.IsArchive(file) {
@@ -91,11 +132,11 @@ func compileJSON(p *dag.Pipeline, opts argo.Options, file string) ([]byte, error
 	return p.JSON()
 }
 
-func findTarget(name string) (target, error) {
+func findTarget(name string) (*target, error) {
 	var names []string
 	for _, t := range targets {
 		if t.name == name {
-			return t.write, nil
+			return t, nil
 		}
 		names = append(names, t.name)
 	}

@@ -92,7 +92,7 @@ Results go to standard output, all else to standard error. Exit status: 0 done;
 	root.SetFlagErrorFunc(flagError)
 	root.SetOut(stdout)
 	root.SetErr(stderr)
-	root.AddCommand(newCheck(), newCompile(), newGraph(), newRun(), newVendor(), newVersion())
+	root.AddCommand(newAccel(), newCheck(), newCompile(), newGraph(), newRun(), newVendor(), newVersion())
 	root.CompletionOptions.HiddenDefaultCmd = true
 	return root
 }

@@ -57,6 +57,13 @@ func plain(err error) interp.Diagnostic {
 	return d
 }
 
+// warn writes warnings about a script of the root.
+func warn(w io.Writer, root string, warnings dag.Errors) {
+	for _, e := range warnings {
+		fmt.Fprintf(w, "warning: %s\n", &dag.Error{Pos: shown(root, e.Pos), Msg: e.Msg})
+	}
+}
+
 // printDiagnostics writes faults. A hint that several in a row have is said
 // once, behind the last.
 func printDiagnostics(w io.Writer, ds []interp.Diagnostic) {

@@ -101,9 +101,7 @@ func (r *localRun) do(ctx context.Context) error {
 		return err
 	}
 	fmt.Fprintf(stderr, "run %s on this machine; state in %s\n", r.run.Name, r.dir)
-	for _, w := range local.Warnings(r.p) {
-		fmt.Fprintf(stderr, "warning: %s\n", &dag.Error{Pos: shown(r.root, w.Pos), Msg: w.Msg})
-	}
+	warn(stderr, r.root, local.Warnings(r.p))
 	result, err := engine.Run(ctx, r.x, r.p, r.run, engine.Config{
 		Parallelism: r.parallelism,
 		Events:      newPlainProgress(stderr).event,

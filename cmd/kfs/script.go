@@ -85,7 +85,8 @@ func (f *scriptFlags) evaluate(ctx context.Context, stderr io.Writer, file strin
 
 // everyPipeline evaluates the pipelines of a script for what is wrong in them,
 // all of them or the one of the flag; s and err are what evaluate returned.
-func (f *scriptFlags) everyPipeline(ctx context.Context, s *interp.Script, err error) []error {
+// More may be asked of each pipeline by check.
+func (f *scriptFlags) everyPipeline(ctx context.Context, s *interp.Script, err error, check func(*dag.Pipeline) error) []error {
 	var errs []error
 	if err != nil {
 		errs = append(errs, err)
@@ -98,7 +99,11 @@ func (f *scriptFlags) everyPipeline(ctx context.Context, s *interp.Script, err e
 		names = []string{f.pipeline}
 	}
 	for _, name := range names {
-		if _, err := s.Pipeline(ctx, name); err != nil {
+		p, err := s.Pipeline(ctx, name)
+		if err == nil {
+			err = s.Explain(check(p))
+		}
+		if err != nil {
 			errs = append(errs, err)
 		}
 	}

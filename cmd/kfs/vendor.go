@@ -16,6 +16,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/kfs-project/kfs/builtins/component"
+	"github.com/kfs-project/kfs/dag"
 	"github.com/kfs-project/kfs/interp"
 	"github.com/kfs-project/kfs/vendoring"
 )
@@ -188,7 +189,7 @@ func (v *vendorRun) evaluate(ctx context.Context, out, stderr io.Writer, r *vend
 	}
 	for _, file := range r.files {
 		s, err := v.script.evaluate(ctx, stderr, file, cfg)
-		found, err := findings(v.script.rootOf(file), v.script.everyPipeline(ctx, s, err))
+		found, err := findings(v.script.rootOf(file), v.script.everyPipeline(ctx, s, err, func(*dag.Pipeline) error { return nil }))
 		if ctx.Err() != nil || err != nil {
 			return false, err
 		}

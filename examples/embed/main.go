@@ -61,7 +61,11 @@ func run(ctx context.Context, args []string, stdout io.Writer) error {
 		return err
 	}
 	if *workflow {
-		_, err := stdout.Write(argo.Compile(p, argo.Options{}))
+		text, err := argo.Compile(p, argo.Options{})
+		if err != nil {
+			return err
+		}
+		_, err = stdout.Write(text)
 		return err
 	}
 	fmt.Fprintf(stdout, "%s\n", p.Name)
