@@ -18,7 +18,7 @@ const module = "github.com/kfs-project/kfs"
 var arrows = map[string][]string{
 	"backend/accel":      {"dag", "internal/spell", "kube"},
 	"backend/argo":       {"backend/accel", "dag", "internal/spell", "internal/yaml", "kube"},
-	"backend/local":      {"dag", "engine", "images", "internal/spell"},
+	"backend/local":      {"backend/accel", "dag", "engine", "images", "internal/spell", "kube"},
 	"bench":              {"backend/accel", "backend/argo", "builtins", "builtins/component", "dag", "internal/spell", "internal/yaml", "interp", "kube"},
 	"builtins":           {"builtins/component", "dag", "internal/spell", "kube"},
 	"builtins/component": {"dag", "internal/spell"},

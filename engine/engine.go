@@ -119,6 +119,8 @@ type Attempt struct {
 	Template dag.Object `json:"-"`
 	fill     func(string) string
 
+	Accelerator *dag.Accelerator `json:"accelerator,omitempty"` // devices that it needs; nil: none
+
 	Artifacts []Artifact `json:"artifacts,omitempty"` // files to be there
 	Outputs   []Output   `json:"outputs,omitempty"`   // to be collected; each must exist
 

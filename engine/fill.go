@@ -42,8 +42,9 @@ func (pl *planner) attempt(i, number int, records []Record, timeout time.Duratio
 		RunID: pl.run.ID, RunName: pl.run.Name,
 		Step: t.name, Number: number, Pos: s.Pos,
 		Template: s.Container, fill: kubelet,
-		Outputs: pl.outputs(s),
-		Timeout: timeout,
+		Accelerator: s.Accelerator,
+		Outputs:     pl.outputs(s),
+		Timeout:     timeout,
 	}
 	for _, m := range s.Container {
 		v := m.Value

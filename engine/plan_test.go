@@ -269,6 +269,7 @@ func TestAttempt(t *testing.T) {
 		{Name: "env", Value: []any{dag.Object{{Name: "name", Value: v}, {Name: "value", Value: v}}}},
 	}
 	s.Volumes = []dag.Object{{{Name: "name", Value: v}}}
+	s.Accelerator = &dag.Accelerator{Kind: "gpu", Count: 1}
 	pl, err := newPlanner(p, RunInfo{ID: "r1", Name: "run"}, map[string]string{"v": "$" + dag.Ref{Kind: dag.RefRunName}.Token()}, 0)
 	if err != nil {
 		t.Fatal(err)
@@ -281,7 +282,8 @@ func TestAttempt(t *testing.T) {
 			{Name: "args", Value: []any{"$$run", "r1"}},
 			{Name: "env", Value: []any{dag.Object{{Name: "name", Value: "$run"}, {Name: "value", Value: "$$run"}}}},
 		},
-		Volumes: []dag.Object{{{Name: "name", Value: "$run"}}},
+		Volumes:     []dag.Object{{{Name: "name", Value: "$run"}}},
+		Accelerator: &dag.Accelerator{Kind: "gpu", Count: 1},
 	}
 	if diff := cmp.Diff(want, a, ofAttempt); diff != "" {
 		t.Errorf("attempt (-want +got):\n%s", diff)

@@ -247,6 +247,7 @@ func TestSchedule(t *testing.T) {
 		{&dag.Accelerator{Kind: "mig", Partition: "1g.10gb+me", Count: 1, Model: "a100-80gb"}, "", "limits nvidia.com/mig-1g.10gb.me: 1\nnodes nvidia.com/gpu.product In NVIDIA-A100-SXM4-80GB + NVIDIA-A100-80GB-PCIe + A100-SXM4-80GB\n" + nvidiaTaint},
 		{&dag.Accelerator{Kind: "mig", Partition: "1g.5gb", Count: 1, Model: "a100-40gb"}, GKE, "limits nvidia.com/gpu: 1\nnodes cloud.google.com/gke-accelerator In nvidia-tesla-a100 + cloud.google.com/gke-gpu-partition-size In 1g.5gb + cloud.google.com/gke-gpu-sharing-strategy DoesNotExist\n" + nvidiaTaint},
 		{with(spec("mi300x", 1), func(a *dag.Accelerator) { a.Partition = "cpx_nps4" }), "", "limits amd.com/cpx_nps4: 1\nnodes amd.com/gpu.device-id In 74a1\n" + amdTaint},
+		{with(gpu(""), func(a *dag.Accelerator) { a.ComputeCapability = "12.0" }), GKE, "limits nvidia.com/gpu: 1\nnodes cloud.google.com/gke-accelerator In nvidia-rtx-pro-6000 + " + whole + "\n" + nvidiaTaint},
 		{with(gpu(""), func(a *dag.Accelerator) { a.Partition = "1g.10gb" }), "", "limits nvidia.com/mig-1g.10gb: 1\n" + nvidiaTaint},
 		{spec("intel-max-1550", 1), "", "limits gpu.intel.com/i915: 1\nnodes gpu.intel.com/product In Max_1550\n"},
 		{spec("gaudi3", 1), "", "limits habana.ai/gaudi: 1\n"},

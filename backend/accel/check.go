@@ -76,9 +76,11 @@ func resolve(a *dag.Accelerator, auto *family) (request, error) {
 		r.hardware()
 	}
 	if a.Kind == "gpu" && r.family == nil {
-		r.family = auto
+		if r.family = auto; a.ComputeCapability != "" {
+			r.family = familyNamed("nvidia") // no other has it
+		}
 	}
-	if len(r.faults) == 0 && r.family != nil {
+	if len(r.faults) == 0 {
 		r.limits()
 	}
 	return r.request, r.faults.Err()
@@ -211,7 +213,7 @@ func (r *resolver) limits() {
 			r.fault("shm: %v", err)
 		}
 	}
-	if r.Shared && r.family.name != "nvidia" {
+	if r.Shared && r.family != nil && r.family.name != "nvidia" {
 		r.fault("%s: only GPUs of NVIDIA are shared, not those of %s; leave it out", r.Accelerator, r.family.title)
 	}
 	if r.ComputeCapability != "" {

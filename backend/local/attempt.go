@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"os/exec"
 	"path"
@@ -38,8 +39,9 @@ type attempt struct {
 	tail follower
 
 	mu       sync.Mutex
-	pid      int  // of the process, which leads its group; 0 if none runs
-	stopping bool // Stop was called before the process ended
+	pid      int           // of the process, which leads its group; 0 if none runs
+	stopping bool          // Stop was called before the process ended
+	stopped  chan struct{} // closed when it was
 	forced   bool
 	over     bool
 	kill     *time.Timer // sends SIGKILL when the grace is over
@@ -54,6 +56,7 @@ func (x *Executor) newAttempt(e *engine.Attempt) *attempt {
 	a := &attempt{Attempt: e, x: x, dir: filepath.Join(x.dir, sub), log: filepath.Join(x.cfg.Dir, sub, "log")}
 	a.last = engine.Observation{ID: e.ID, Phase: engine.PhasePending}
 	a.tail.max = x.cfg.MaxLine
+	a.stopped = make(chan struct{})
 	return a
 }
 
@@ -79,7 +82,16 @@ func (a *attempt) execute() (o engine.Observation) {
 	if err != nil {
 		return cannot(err)
 	}
-	cmd, err := a.command(target)
+	visible, done, ok, err := a.lease()
+	if err != nil {
+		return cannot(err)
+	}
+	defer done()
+	if !ok {
+		o.Cause, o.Reason = engine.Stopped, "stopped before it began"
+		return o
+	}
+	cmd, err := a.command(target, visible)
 	if err != nil {
 		return cannot(err)
 	}
@@ -238,8 +250,9 @@ func (a *attempt) target() (*images.Exec, error) {
 	return target.Exec, nil
 }
 
-// command returns the process to start.
-func (a *attempt) command(target *images.Exec) (*exec.Cmd, error) {
+// command returns the process to start; visible are variables that it has
+// beside those of every process.
+func (a *attempt) command(target *images.Exec, visible map[string]string) (*exec.Cmd, error) {
 	rewrite := a.rewriter()
 	template := a.Template
 	if template == nil {
@@ -250,6 +263,7 @@ func (a *attempt) command(target *images.Exec) (*exec.Cmd, error) {
 	// As the kubelet does it, only the variables of the step expand.
 	own := map[string]string{}
 	env := a.x.baseEnv(target)
+	maps.Copy(env, visible)
 	list, _ := template.Get("env").([]any)
 	for _, e := range list {
 		v, _ := e.(dag.Object)
@@ -425,6 +439,9 @@ func (a *attempt) stop(force bool) {
 	defer a.mu.Unlock()
 	if a.over || a.forced || a.stopping && !force {
 		return
+	}
+	if !a.stopping {
+		close(a.stopped)
 	}
 	a.stopping, a.forced = true, force
 	if a.pid == 0 {

@@ -23,7 +23,9 @@
 // on other systems, one that has left the group.
 //
 // A process gets nothing of the cluster: no volumes, secrets or resources; see
-// Warnings.
+// Warnings. A step with an accelerator gets GPUs of this machine, of which no
+// other such step of the run has one at the same time; it waits until there
+// are enough. CUDA_VISIBLE_DEVICES or HIP_VISIBLE_DEVICES show it these alone.
 package local
 
 import (
@@ -36,6 +38,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/kfs-project/kfs/backend/accel"
 	"github.com/kfs-project/kfs/dag"
 	"github.com/kfs-project/kfs/engine"
 	"github.com/kfs-project/kfs/images"
@@ -50,6 +53,7 @@ type Config struct {
 	MaxOutput int64         // bytes of an output; default 256 KiB
 	MaxLine   int           // bytes of a log line that is reported; longer ones come in pieces; default 16 KiB
 	Environ   []string      // the environment of kfs; default os.Environ()
+	Machine   accel.Machine // where accelerators are looked for; default: this machine
 }
 
 // An Executor runs attempts as processes. It is an engine.Executor.
@@ -57,6 +61,8 @@ type Executor struct {
 	cfg  Config
 	dir  string // cfg.Dir, or a link to it, without characters that mean something to a shell
 	link string // to be removed, if not ""
+
+	devices func() (*pool, error) // of this machine, asked once
 
 	spawner *spawner
 	sweeper *sweeper
@@ -122,6 +128,10 @@ func New(cfg Config) (*Executor, error) {
 			}
 		}
 	}
+	if cfg.Machine.Environ == nil {
+		x.cfg.Machine.Environ = cfg.Environ
+	}
+	x.devices = sync.OnceValues(x.findDevices)
 	go x.follow()
 	return x, nil
 }
@@ -152,9 +162,9 @@ func (x *Executor) Close() error {
 }
 
 // Check implements engine.Executor: each step's image must have a command that
-// stands in for it, its program and folder must exist, and it must be the
-// step's only container. A step that has no container, because it changes an
-// object of the cluster, cannot run.
+// stands in for it, its program and folder must exist, it must be the step's
+// only container, and the machine must have the accelerators. A step that has
+// no container, because it changes an object of the cluster, cannot run.
 func (x *Executor) Check(_ context.Context, p *dag.Pipeline, args map[string]string) error {
 	var faults dag.Errors
 	for _, s := range p.Steps {
@@ -163,6 +173,9 @@ func (x *Executor) Check(_ context.Context, p *dag.Pipeline, args map[string]str
 			continue
 		}
 		if fault := noContainers(s); fault != nil {
+			faults = append(faults, fault)
+		}
+		if fault := x.noDevices(s); fault != nil {
 			faults = append(faults, fault)
 		}
 		fill := func(text string) (string, bool) { return fillArgs(text, args) }
@@ -208,6 +221,9 @@ func (x *Executor) Check(_ context.Context, p *dag.Pipeline, args map[string]str
 				Hint: fmt.Sprintf("image %q is run as %q; install the program, or change exec in %s", image, argv[0], x.cfg.Images.File),
 			})
 		}
+	}
+	if err := accel.Check(p); err != nil {
+		faults = append(faults, dag.Faults(err)...)
 	}
 	return faults.Err()
 }
