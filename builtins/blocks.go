@@ -39,6 +39,7 @@ type block struct {
 	g     *dag.Group
 	item  starlark.Value // what the for statement's variable is
 	open  func(*block) error
+	outer *block    // that was open when it was opened; nil if none was
 	place loopPlace // of the for statement that asked for an iterator; zero if none has
 	used  bool
 }
@@ -180,6 +181,7 @@ func (b *body) openGroup(g *dag.Group, name string) {
 	g.Name = dag.K8sName(string(g.Kind) + "-" + name + "-" + id)
 	g.Group = b.group()
 	b.p.Groups = append(b.p.Groups, g)
+	b.parents[g.Name] = g.Group
 	b.last[g.Group] = g
 	b.stack = append(b.stack, g)
 }
@@ -228,6 +230,9 @@ func (c *call) newBlock(kind dag.GroupKind, name *string, open func(*block) erro
 			}
 		}
 		b.openGroup(bl.g, suffix)
+		if n := len(b.open); n > 0 {
+			bl.outer = b.open[n-1]
+		}
 		b.open = append(b.open, bl)
 		return nil
 	}

@@ -142,6 +142,7 @@ func New(thread *starlark.Thread, cfg Config) *Session {
 	s.guards()
 	s.budgets()
 	s.statements()
+	s.outliving()
 	return s
 }
 

@@ -353,10 +353,15 @@ func equalTrees(x, y any) bool { return dag.PythonJSON(x) == dag.PythonJSON(y) }
 
 // firstRef returns the first value known only at run time in a tree.
 func firstRef(tree any) (first dag.Ref) {
-	dag.WalkText(tree, func(_ *dag.Field, text string) {
-		if refs, _ := dag.Refs(text); len(refs) > 0 && first.Kind == 0 {
-			first = refs[0]
-		}
-	})
+	if refs := treeRefs(tree); len(refs) > 0 {
+		first = refs[0]
+	}
 	return first
+}
+
+// treeRefs returns the values known only at run time in a tree, in order.
+func treeRefs(tree any) []dag.Ref {
+	var refs []dag.Ref
+	dag.WalkText(tree, func(_ *dag.Field, text string) { refs = append(refs, refsOf(text)...) })
+	return refs
 }

@@ -41,7 +41,7 @@ func MethodName(name string) string {
 func IsOperator(name string) bool {
 	switch name {
 	case "==", "!=", "<", "<=", ">", ">=", "in", "not in", "%", "%=", "+", "+=", "*", "*=", TupleName,
-		ForName, BreakName, ContinueName, ReturnName, TruthName:
+		ForName, BreakName, ContinueName, ReturnName, TruthName, SetName, GetName:
 		return true
 	}
 	return name != "" && name[0] == '.'

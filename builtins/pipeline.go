@@ -242,6 +242,8 @@ type body struct {
 	last   map[string]any        // by group: the *dag.Group or *dag.Step that came last in it
 	graphs map[*dag.Group]*graph // those of graph components
 
+	parents map[string]string // the groups that steps and groups stand in, by their names
+
 	// others are, for the group of a condition or elif, the conditions that all
 	// hold if neither it nor any of its chain before it does.
 	others map[*dag.Group][]*dag.Condition
@@ -254,7 +256,8 @@ type body struct {
 // added to Faults.
 func (s *Session) Build(p *Pipeline) (*dag.Pipeline, error) {
 	s.body = &body{p: &dag.Pipeline{Name: p.Name, Description: p.Description, Pos: p.Pos}, names: newNamer(),
-		last: map[string]any{}, others: map[*dag.Group][]*dag.Condition{}, graphs: map[*dag.Group]*graph{}, conf: p.conf.clone()}
+		last: map[string]any{}, others: map[*dag.Group][]*dag.Condition{}, graphs: map[*dag.Group]*graph{},
+		parents: map[string]string{}, conf: p.conf.clone()}
 	defer func() { s.body = nil }()
 	args, err := s.params(p)
 	if err != nil {

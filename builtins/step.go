@@ -125,6 +125,7 @@ func (b *body) add(st *step) {
 	st.d.Group = b.group()
 	b.last[st.d.Group] = st.d
 	b.p.Steps = append(b.p.Steps, st.d)
+	b.parents[st.d.Name] = st.d.Group
 }
 
 // env adds variables: a dict of names to texts, or a list of objects.

@@ -20,6 +20,8 @@ import (
 //	x.join      ".join"(x)       and format
 //
 // A for statement and what leaves it tell of themselves; see builtins/blocks.go.
+// Variables that may outlive the block that set them are watched; see
+// blockvars.go.
 //
 // A call is moved to the name that is called (f(x): f; x.f(y): the second f),
 // so that every place the interpreter reports is one a reader looks for.
@@ -80,13 +82,14 @@ func (ix *index) at(p place, loop bool) (test, bool) {
 
 type rewriter struct {
 	*index
+	vars  blockVars
 	loops []syntax.Position // the for statements around, of the same function
 }
 
 // rewrite rewrites the file in place.
 func rewrite(f *syntax.File) *index {
-	r := rewriter{index: &index{calls: map[place][]argument{}, spans: map[place]span{}}}
-	r.stmts(f.Stmts)
+	r := rewriter{index: &index{calls: map[place][]argument{}, spans: map[place]span{}}, vars: findBlockVars(f)}
+	f.Stmts = r.stmts(f.Stmts)
 	return r.index
 }
 
@@ -97,30 +100,35 @@ func (r rewriter) elements(word syntax.Position, e syntax.Expr) syntax.Expr {
 	return e
 }
 
-func (r rewriter) stmts(stmts []syntax.Stmt) {
-	for _, s := range stmts {
-		r.stmt(s)
-	}
-}
-
-// body rewrites the statements of a block of a file, in which each statement
-// that could leave a loop is told of before it does.
-func (r rewriter) body(stmts []syntax.Stmt) []syntax.Stmt {
-	r.stmts(stmts)
-	if len(r.loops) == 0 {
+// stmts rewrites statements, and adds those that tell of them: before one that
+// leaves a loop, around one that sets a watched variable.
+func (r rewriter) stmts(stmts []syntax.Stmt) []syntax.Stmt {
+	if len(r.loops) == 0 && len(r.vars.marked) == 0 {
+		for _, s := range stmts {
+			r.stmt(s)
+		}
 		return stmts
 	}
-	var told []syntax.Stmt
+	var told []syntax.Stmt // nil if there are none, as of an if without else
 	for _, s := range stmts {
+		var behind []syntax.Stmt
 		switch s := s.(type) {
+		case *syntax.AssignStmt:
+			if id, ok := s.LHS.(*syntax.Ident); ok && s.Op != syntax.EQ && r.vars.reads[id] {
+				told = append(told, &syntax.ExprStmt{X: r.vars.read(id)})
+			}
+			behind = r.vars.marks(s.LHS)
 		case *syntax.BranchStmt:
-			if s.Token != syntax.PASS {
+			if s.Token != syntax.PASS && len(r.loops) > 0 {
 				told = append(told, r.leave(s.Token.String(), s.TokenPos, r.loops[len(r.loops)-1:]))
 			}
 		case *syntax.ReturnStmt:
-			told = append(told, r.leave(builtins.ReturnName, s.Return, r.loops))
+			if len(r.loops) > 0 {
+				told = append(told, r.leave(builtins.ReturnName, s.Return, r.loops))
+			}
 		}
-		told = append(told, s)
+		r.stmt(s)
+		told = append(append(told, s), behind...)
 	}
 	return told
 }
@@ -142,7 +150,9 @@ func number(n int32) syntax.Expr {
 func (r rewriter) forStmt(s *syntax.ForStmt) {
 	s.Vars, s.X = r.target(s.Vars), r.elements(s.For, s.X)
 	s.X = call(builtins.ForName, s.For, s.X, number(s.For.Line), number(s.For.Col))
-	s.Body = rewriter{r.index, append(r.loops[:len(r.loops):len(r.loops)], s.For)}.body(s.Body)
+	marks := r.vars.marks(s.Vars)
+	s.Body = rewriter{r.index, r.vars, append(r.loops[:len(r.loops):len(r.loops)], s.For)}.stmts(s.Body)
+	s.Body = append(marks, s.Body...)
 }
 
 func (r rewriter) stmt(s syntax.Stmt) {
@@ -190,7 +200,8 @@ func (r rewriter) stmt(s syntax.Stmt) {
 	case *syntax.DefStmt:
 		r.names = append(r.names, s.Name.Name)
 		r.params(s.Params)
-		rewriter{index: r.index}.stmts(s.Body) // no loop outside reaches in
+		s.Body = rewriter{index: r.index, vars: r.vars}.stmts(s.Body) // no loop outside reaches in
+		s.Body = r.vars.begin(s)
 	case *syntax.ExprStmt:
 		s.X, _ = r.expr(s.X)
 	case *syntax.ForStmt:
@@ -229,7 +240,7 @@ func fieldOf(e syntax.Expr) syntax.Expr {
 
 func (r rewriter) ifStmt(kind string, s *syntax.IfStmt) {
 	s.Cond = r.condition(kind, s.If, s.Cond)
-	s.True = r.body(s.True)
+	s.True = r.stmts(s.True)
 	// The parser makes an elif the only statement of the else, at its place.
 	if len(s.False) == 1 {
 		if elif, ok := s.False[0].(*syntax.IfStmt); ok && elif.If == s.ElsePos {
@@ -237,7 +248,7 @@ func (r rewriter) ifStmt(kind string, s *syntax.IfStmt) {
 			return
 		}
 	}
-	s.False = r.body(s.False)
+	s.False = r.stmts(s.False)
 }
 
 // params rewrites the defaults of parameters.
@@ -440,7 +451,11 @@ func (r rewriter) expr(e syntax.Expr) (syntax.Expr, span) {
 		}
 		return e, at
 	}
-	return e, spanOf(e) // an identifier or a literal
+	at := spanOf(e) // of an identifier or a literal
+	if id, ok := e.(*syntax.Ident); ok {
+		return r.vars.read(id), at
+	}
+	return e, at
 }
 
 func isTuple(e syntax.Expr) bool {

@@ -1,0 +1,144 @@
+package builtins
+
+import (
+	"slices"
+
+	"go.starlark.net/starlark"
+	"go.starlark.net/starlarkstruct"
+
+	"github.com/kfs-project/kfs/dag"
+)
+
+// This file refuses values that outlive the block that set them: the body of a
+// condition or loop is evaluated once, whether or not and however often it
+// will run, so what it sets a variable to is no answer after it.
+//
+// Package interp gives each variable that may do so a companion, the block
+// that was open when it was set, and lets its reads ask.
+
+// SetName and GetName are the names under which the environment holds the
+// functions that give a variable's companion, "set"(), and that read a
+// variable, "get"(VALUE, COMPANION, NAME).
+const (
+	SetName = "set by"
+	GetName = "get what was set by"
+)
+
+func (s *Session) outliving() {
+	s.env[SetName] = starlark.NewBuiltin(SetName, func(*starlark.Thread, *starlark.Builtin, starlark.Tuple, []starlark.Tuple) (starlark.Value, error) {
+		if s.body == nil || len(s.body.open) == 0 {
+			return starlark.None, nil
+		}
+		return s.body.open[len(s.body.open)-1], nil
+	})
+	s.env[GetName] = starlark.NewBuiltin(GetName, func(thread *starlark.Thread, _ *starlark.Builtin, args starlark.Tuple, _ []starlark.Tuple) (starlark.Value, error) {
+		if setter, ok := args[1].(*block); ok && s.body != nil {
+			name, _ := starlark.AsString(args[2])
+			c := &call{s: s, name: name, pos: Caller(thread)}
+			c.outlived(setter, args[0])
+		}
+		return args[0], nil
+	})
+}
+
+// outlived reports a variable whose value was set in a condition or loop that
+// is over, unless it belongs to that block as its steps do.
+func (c *call) outlived(setter *block, v starlark.Value) {
+	b := c.s.body
+	for over := setter; over != nil && !slices.Contains(b.open, over); over = over.outer {
+		if over.g.Kind != dag.GroupCondition && over.g.Kind != dag.GroupLoop {
+			continue
+		}
+		m := member{b: b, group: over.g}
+		if m.has(v) {
+			continue
+		}
+		if over.g.Kind == dag.GroupLoop {
+			e := c.report("", "%s was set in the loop at %s, whose body is evaluated once for all items: after the loop it is the value of none", c.name, over.pos)
+			e.Hint = "use it inside the loop; or let a step write it:  collected(step.output)  is the list of a loop's outputs"
+			return
+		}
+		e := c.report("", "%s was set in the block at %s, whose body is evaluated whether or not it will run: after the block it would have this value always", c.name, over.pos)
+		e.Hint = "use it inside the block; or let a step of each branch write it:  one_of(a.output, b.output)  is that of whichever ran;\nto decide while the script is evaluated, write  if  and a config(...)"
+		return
+	}
+}
+
+// A member asks whether values belong to a group: its steps and blocks, their
+// outputs, and what only holds such. Where else than in the group these may be
+// used is checked when the pipeline is whole.
+type member struct {
+	b     *body
+	group *dag.Group
+	seen  finder
+}
+
+// holds reports whether the step or group of the name stands in the group, or
+// is it.
+func (m *member) holds(name string) bool {
+	for name != "" && name != m.group.Name {
+		name = m.b.parents[name]
+	}
+	return name != ""
+}
+
+// holdsAny reports whether one of the values is of the group.
+func (m *member) holdsAny(refs []dag.Ref) bool {
+	return slices.ContainsFunc(refs, func(r dag.Ref) bool {
+		if r.Kind == dag.RefItem {
+			return !m.b.inLoop(r.Step) // that is a fault where it is used
+		}
+		return slices.ContainsFunc(r.Outputs(), func(o dag.Ref) bool { return m.holds(o.Step) })
+	})
+}
+
+func (m *member) has(v starlark.Value) bool {
+	switch v := v.(type) {
+	case *step:
+		return m.holds(v.d.Name)
+	case *container:
+		return m.holds(v.st.d.Name)
+	case *outputs:
+		return m.holds(v.st.d.Name)
+	case *block:
+		return m.holds(v.g.Name)
+	case *value:
+		refs, _ := dag.Refs(v.t)
+		return m.holdsAny(refs)
+	case *condition:
+		return m.holdsAny(v.c.Refs())
+	case *object:
+		return m.holdsAny(treeRefs(v.obj))
+	case *pipelineVolume:
+		return m.holdsAny(treeRefs(v.obj)) || slices.ContainsFunc(v.after, func(e dag.Edge) bool { return m.holds(e.Step) })
+	case *starlark.List:
+		return !m.seen.once(v, v.Len()) || m.hasAll(slices.Collect(v.Elements()))
+	case starlark.Tuple:
+		return len(v) == 0 || !m.seen.once(&v[0], len(v)) || m.hasAll(v)
+	case *starlark.Dict:
+		if !m.seen.once(v, v.Len()) {
+			return true
+		}
+		for _, e := range v.Entries() {
+			if !m.has(e) {
+				return false
+			}
+		}
+		return true
+	case *starlarkstruct.Struct:
+		if !m.seen.once(v, 1) {
+			return true
+		}
+		for _, name := range v.AttrNames() {
+			if e, err := v.Attr(name); err != nil || !m.has(e) {
+				return false
+			}
+		}
+		return true
+	}
+	return false
+}
+
+func (m *member) hasAll(vs []starlark.Value) bool {
+	return !slices.ContainsFunc(vs, func(v starlark.Value) bool { return !m.has(v) })
+}
