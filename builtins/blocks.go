@@ -222,6 +222,7 @@ func (c *call) newBlock(kind dag.GroupKind, name *string, open func(*block) erro
 			c.report("name", "%s: name %q: want at least one ASCII letter or digit", c.name, suffix)
 		}
 	}
+	stack := c.s.stack()
 	bl := &block{s: c.s, word: c.name, pos: c.pos, g: &dag.Group{Kind: kind, Pos: c.pos}, item: starlark.None}
 	bl.open = func(bl *block) error {
 		if open != nil {
@@ -230,6 +231,9 @@ func (c *call) newBlock(kind dag.GroupKind, name *string, open func(*block) erro
 			}
 		}
 		b.openGroup(bl.g, suffix)
+		if stack != nil {
+			c.s.calls[bl.g.Name] = stack
+		}
 		if n := len(b.open); n > 0 {
 			bl.outer = b.open[n-1]
 		}

@@ -70,6 +70,8 @@ type Session struct {
 	failure   *Failure
 
 	incomplete bool // see Incomplete
+
+	calls map[string]starlark.CallStack // of the pipeline built last: see Calls
 }
 
 // New returns a session for the thread.
@@ -189,6 +191,26 @@ func (s *Session) Faults() []*Error { return s.faults }
 // only good for finding more of them, and no case for dag's validation.
 func (s *Session) Incomplete() bool { return s.incomplete }
 
+// Calls returns the calls that were under way when the step or group of the
+// name was made, of the pipeline that was built last, or nil if only the
+// pipeline's own function was.
+func (s *Session) Calls(name string) starlark.CallStack { return s.calls[name] }
+
+// stack returns the calls under way, or nil if only one of them is of a
+// script.
+func (s *Session) stack() starlark.CallStack {
+	scripts := 0
+	for i := range s.thread.CallStackDepth() {
+		if s.thread.CallFrame(i).Pos.Line > 0 {
+			scripts++
+		}
+	}
+	if scripts < 2 {
+		return nil
+	}
+	return s.thread.CallStack()
+}
+
 // Misuse returns the first misuse of a run-time value, or nil.
 func (s *Session) Misuse() *Misuse { return s.misuse }
 
@@ -212,6 +234,7 @@ type Error struct {
 	Elem  int     // the element of a list it is about, from 1; 0 is all of it
 	Msg   string
 	Hint  string
+	Stack starlark.CallStack // at the time, if the fault did not stop the evaluation
 }
 
 // Error returns "file:line:col: msg".
@@ -258,6 +281,7 @@ func (c *call) errorf(arg, format string, args ...any) *Error {
 // that all faults of a script are found at once.
 func (c *call) report(arg, format string, args ...any) *Error {
 	e := c.errorf(arg, format, args...)
+	e.Stack = c.s.thread.CallStack()
 	c.s.faults = append(c.s.faults, e)
 	return e
 }

@@ -255,6 +255,7 @@ type body struct {
 // pipeline is not validated yet. Faults that did not stop the function are
 // added to Faults.
 func (s *Session) Build(p *Pipeline) (*dag.Pipeline, error) {
+	s.calls = map[string]starlark.CallStack{}
 	s.body = &body{p: &dag.Pipeline{Name: p.Name, Description: p.Description, Pos: p.Pos}, names: newNamer(),
 		last: map[string]any{}, others: map[*dag.Group][]*dag.Condition{}, graphs: map[*dag.Group]*graph{},
 		parents: map[string]string{}, conf: p.conf.clone()}

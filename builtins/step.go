@@ -126,6 +126,9 @@ func (b *body) add(st *step) {
 	b.last[st.d.Group] = st.d
 	b.p.Steps = append(b.p.Steps, st.d)
 	b.parents[st.d.Name] = st.d.Group
+	if stack := st.s.stack(); stack != nil {
+		st.s.calls[st.d.Name] = stack
+	}
 }
 
 // env adds variables: a dict of names to texts, or a list of objects.

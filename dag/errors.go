@@ -11,6 +11,7 @@ type Error struct {
 	Pos  Pos    // zero if no place in the script is to blame
 	Msg  string // what was found and what was wanted
 	Hint string // what to do about it; may be "" or several lines
+	Name string // of the step or group that it is about, or ""
 }
 
 // Error returns "file:line:col: msg"; the hint is left to whoever prints it.

@@ -100,6 +100,7 @@ func (v *validator) scopes(t *tree) {
 		}
 	}
 	for i, s := range p.Steps {
+		v.about = s.Name
 		refs := t.refsOf(i)
 		if v.exit != "" && s.Name == v.exit {
 			v.exitStep(s, refs)
@@ -110,6 +111,7 @@ func (v *validator) scopes(t *tree) {
 	}
 	for k, g := range p.Groups {
 		id, what := len(p.Steps)+k, fmt.Sprintf("block %q", g.Name)
+		v.about = g.Name
 		v.after(t, id, g.After, what)
 		refs := g.Refs()
 		v.scope(t, id, g.Pos, what, refs)

@@ -36,6 +36,7 @@ func (p *Pipeline) Validate() error {
 	v := validator{p: p, steps: map[string]*Step{}, groups: map[string]*Group{}, params: map[string]bool{}, fullNames: map[string]Pos{}, hints: map[string]string{}}
 	v.pipeline()
 	for _, s := range p.Steps {
+		v.about = s.Name
 		v.step(s)
 	}
 	t := newTree(p)
@@ -54,11 +55,12 @@ type validator struct {
 	exit      string         // the step of the exit handler; "" is none
 	fullNames map[string]Pos // of outputs, as KFP's compiler writes them
 	hints     map[string]string
+	about     string // the step or group that is looked at, or ""
 	faults    Errors
 }
 
 func (v *validator) fault(pos Pos, format string, args ...any) *Error {
-	e := &Error{Pos: pos, Msg: fmt.Sprintf(format, args...)}
+	e := &Error{Pos: pos, Name: v.about, Msg: fmt.Sprintf(format, args...)}
 	v.faults = append(v.faults, e)
 	return e
 }

@@ -30,16 +30,27 @@ type Error struct {
 func newError(ds []Diagnostic, cause error) *Error {
 	slices.SortStableFunc(ds, func(a, b Diagnostic) int { return a.Pos.Compare(b.Pos) })
 	type key struct {
-		pos dag.Pos
-		msg string
+		pos, from dag.Pos // from is that of the innermost call
+		msg       string
 	}
+	first := map[key]int{}
 	seen := map[key]bool{}
-	ds = slices.DeleteFunc(ds, func(d Diagnostic) bool {
-		twice := seen[key{d.Pos, d.Msg}]
-		seen[key{d.Pos, d.Msg}] = true
-		return twice
-	})
-	return &Error{ds, cause}
+	var each []Diagnostic
+	for _, d := range ds {
+		at := key{pos: d.Pos, msg: d.Msg}
+		from := at
+		if len(d.Stack) > 0 {
+			from.from = d.Stack[0].Pos
+		}
+		if i, twice := first[at]; !twice {
+			first[at] = len(each)
+			each = append(each, d)
+		} else if !seen[from] && from != at {
+			each[i].Also = append(each[i].Also, d.Stack[0])
+		}
+		seen[from] = true
+	}
+	return &Error{each, cause}
 }
 
 // Error returns a line for each fault; Diagnostics hold the rest.
@@ -60,6 +71,7 @@ type Diagnostic struct {
 	Msg      string
 	Hint     string  // what to do; may be "" or several lines
 	Stack    []Frame // the calls that led there, innermost first
+	Also     []Frame // other calls that led there, the innermost of each
 	Excerpt  string  // the source line and a caret line, or ""
 }
 
@@ -67,6 +79,14 @@ type Diagnostic struct {
 type Frame struct {
 	Pos  dag.Pos // of the call
 	Func string  // the function that holds the call; "" is the file itself
+}
+
+// String returns the place and the function.
+func (f Frame) String() string {
+	if f.Func == "" {
+		return f.Pos.String()
+	}
+	return f.Pos.String() + " in " + f.Func
 }
 
 // String returns the diagnostic as a user reads it: place and message,
@@ -78,11 +98,14 @@ func (d Diagnostic) String() string {
 		b.WriteString("\n" + d.Excerpt)
 	}
 	for _, f := range d.Stack {
-		in := ""
-		if f.Func != "" {
-			in = " in " + f.Func
-		}
-		fmt.Fprintf(&b, "\ncalled from %s%s", f.Pos, in)
+		fmt.Fprintf(&b, "\ncalled from %s", f)
+	}
+	const most = 5 // of other calls, that are shown
+	for _, f := range d.Also[:min(most, len(d.Also))] {
+		fmt.Fprintf(&b, "\nalso called from %s", f)
+	}
+	if more := len(d.Also) - most; more > 0 {
+		fmt.Fprintf(&b, "\nand from %d other places", more)
 	}
 	if d.Hint != "" {
 		b.WriteString("\nhint: " + strings.ReplaceAll(d.Hint, "\n", "\n      "))
@@ -186,7 +209,9 @@ func (l *loader) fault(e *builtins.Error) Diagnostic {
 			pos, end = s.in(pos.File)
 		}
 	}
-	return l.diagnostic(pos, end, e.Msg, e.Hint)
+	d := l.diagnostic(pos, end, e.Msg, e.Hint)
+	_, d.Stack = l.frames(e.Stack)
+	return d
 }
 
 // in returns the places of the span in a file.

@@ -234,7 +234,7 @@ func (s *Script) Pipeline(ctx context.Context, name string) (*dag.Pipeline, erro
 		}
 		for _, err := range []error{p.Validate(), kube.Check(p)} {
 			for _, f := range dag.Faults(err) {
-				faults = append(faults, s.loader.diagnostic(f.Pos, dag.Pos{}, f.Msg, f.Hint))
+				faults = append(faults, s.dagFault(f))
 			}
 		}
 	} else if e := (*Error)(nil); errors.As(err, &e) {
@@ -253,12 +253,22 @@ func (s *Script) Pipeline(ctx context.Context, name string) (*dag.Pipeline, erro
 func (s *Script) Explain(err error) error {
 	var ds []Diagnostic
 	for _, f := range dag.Faults(err) {
-		ds = append(ds, s.loader.diagnostic(f.Pos, dag.Pos{}, f.Msg, f.Hint))
+		ds = append(ds, s.dagFault(f))
 	}
 	if ds == nil {
 		return err
 	}
 	return newError(ds, err)
+}
+
+// dagFault returns the diagnostic of a fault of the pipeline that was built
+// last, with the calls that made the step or block at its place.
+func (s *Script) dagFault(f *dag.Error) Diagnostic {
+	d := s.loader.diagnostic(f.Pos, dag.Pos{}, f.Msg, f.Hint)
+	if at, frames := s.loader.frames(s.session.Calls(f.Name)); at == f.Pos {
+		d.Stack = frames
+	}
+	return d
 }
 
 // choose returns the pipeline of the name, or the only one.

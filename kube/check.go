@@ -17,7 +17,7 @@ func Check(p *dag.Pipeline) error {
 	var faults dag.Errors
 	for _, s := range p.Steps {
 		fault := func(format string, args ...any) {
-			faults = append(faults, &dag.Error{Pos: s.Pos, Msg: fmt.Sprintf("step %q: ", s.Name) + fmt.Sprintf(format, args...)})
+			faults = append(faults, &dag.Error{Pos: s.Pos, Name: s.Name, Msg: fmt.Sprintf("step %q: ", s.Name) + fmt.Sprintf(format, args...)})
 		}
 		if image := s.Image(); strings.ContainsFunc(fixed(image), func(r rune) bool { return r <= ' ' }) {
 			fault("image %q: want no spaces", dag.Display(image))

@@ -151,13 +151,17 @@ func writeFindings(w io.Writer, found []finding) {
 // folder.
 func shownDiagnostic(root string, d interp.Diagnostic) interp.Diagnostic {
 	d.Pos = shown(root, d.Pos)
-	stack := make([]interp.Frame, len(d.Stack))
-	for i, f := range d.Stack {
-		stack[i] = interp.Frame{Pos: shown(root, f.Pos), Func: f.Func}
-	}
-	d.Stack = stack
+	d.Stack, d.Also = shownFrames(root, d.Stack), shownFrames(root, d.Also)
 	if d.Pos == (dag.Pos{}) {
 		d.End = dag.Pos{}
 	}
 	return d
+}
+
+func shownFrames(root string, frames []interp.Frame) []interp.Frame {
+	at := make([]interp.Frame, len(frames))
+	for i, f := range frames {
+		at[i] = interp.Frame{Pos: shown(root, f.Pos), Func: f.Func}
+	}
+	return at
 }
