@@ -116,6 +116,7 @@ func (v *validator) scopes(t *tree) {
 		refs := g.Refs()
 		v.scope(t, id, g.Pos, what, refs)
 		v.groupRefs(g, what, refs)
+		v.recursion(g)
 	}
 }
 
@@ -133,6 +134,24 @@ func (v *validator) after(t *tree, id int, edges []Edge, what string) {
 			v.fault(e.Pos, "%s cannot come after %q: one stands in the other", what, e.Step)
 		case e.Step == v.exit && v.exit != "":
 			v.fault(e.Pos, "%s cannot come after step %q, which runs last, when the pipeline is over", what, e.Step)
+		}
+	}
+}
+
+// recursion reports a call of a graph inside itself that nothing decides: it
+// would never end.
+func (v *validator) recursion(g *Group) {
+	if g.Kind != GroupCall {
+		return
+	}
+	for around := v.groups[g.Group]; around != nil; around = v.groups[around.Group] {
+		switch {
+		case around.Kind == GroupCondition, around.Kind == GroupLoop && around.Loop.From != "":
+			return // a list known only at run time may be empty
+		case around.Name == g.Calls:
+			v.fault(g.Pos, "this call of a graph component inside itself would never end: each round calls the next").Hint =
+				"let a condition inside the graph component decide whether there is another round:  for _ in condition(...):"
+			return
 		}
 	}
 }
