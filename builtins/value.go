@@ -55,11 +55,21 @@ func (m *Misuse) Message(consequence string) string {
 }
 
 // Hint returns what to write instead; expr is the source of the expression
-// that was misused.
-func (m *Misuse) Hint(expr string) string {
+// that was misused, or "", and op the operator that asked for its truth, if
+// one did.
+func (m *Misuse) Hint(expr, op string) string {
+	cond, compared := m.Value.(*condition)
+	if expr == "" && compared {
+		expr = dag.Display(cond.String())
+	} else if expr == "" {
+		expr = m.Value.Ref().String()
+	}
 	switch m.Kind {
 	case MisuseTruth:
-		if _, ok := m.Value.(*condition); !ok {
+		if word := combining[op]; word != "" && compared {
+			return "comparisons are combined by words, not operators:  for _ in condition(" + fmt.Sprintf(word, expr) + "):"
+		}
+		if !compared {
 			expr += ` == "..."`
 		}
 		hint := "to decide when the pipeline runs, write  for _ in condition(" + expr + "):"
@@ -73,6 +83,9 @@ func (m *Misuse) Hint(expr string) string {
 	}
 	return ""
 }
+
+// combining has the words that combine conditions, by the operators.
+var combining = map[string]string{"and": "all_of(%s, ...)", "or": "any_of(%s, ...)", "not": "not_(%s)"}
 
 // literal returns the default of a param as an author would write it.
 func literal(p *dag.Param) string {

@@ -209,7 +209,11 @@ func (l *loader) fault(e *builtins.Error) Diagnostic {
 			pos, end = s.in(pos.File)
 		}
 	}
-	d := l.diagnostic(pos, end, e.Msg, e.Hint)
+	hint := e.Hint
+	if hint == "" {
+		hint = insteadOf(e.Msg)
+	}
+	d := l.diagnostic(pos, end, e.Msg, hint)
 	_, d.Stack = l.frames(e.Stack)
 	return d
 }
@@ -400,7 +404,26 @@ func (l *loader) explain(msg string, limits Limits) (string, string) {
 	if !strings.Contains(msg, "known only when the pipeline runs") && ofRuntime().MatchString(msg) {
 		return msg, "params and outputs are known only when the pipeline runs: text can be built from them\nwith +, % and format, and nothing else"
 	}
-	return msg, ""
+	return msg, insteadOf(msg)
+}
+
+// needed matches messages of a value that was needed now, with no advice
+// behind them; its group is the name of a param.
+var needed = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`(?:(\w+)(?: is|,) a param)?: it is known only when the pipeline runs, so [^:]*$`)
+})
+
+// insteadOf says what to do instead of what such a message refuses, or "".
+func insteadOf(msg string) string {
+	m := needed().FindStringSubmatch(msg)
+	if m == nil {
+		return ""
+	}
+	hint := "text can be built from it with +, % and format, and a condition(...) can compare it"
+	if m[1] != "" {
+		hint += fmt.Sprintf("\nto know it now, make it a setting:  %s = config(%q, default = ...)", m[1], m[1])
+	}
+	return hint
 }
 
 // misuse returns the diagnostic of a run-time value whose content was needed.
@@ -413,7 +436,7 @@ func (l *loader) misuse(m *builtins.Misuse) Diagnostic {
 		builtins.MisuseLoop:  "it cannot be looped over here",
 		builtins.MisusePart:  "neither its length nor a part of it can be had here",
 	}[m.Kind]
-	expr := ""
+	expr, op := "", ""
 	if mod := l.modules[at.File]; mod != nil && mod.index != nil {
 		inBuiltin := len(m.Stack) > 0 && m.Stack.At(0).Pos.Line <= 0
 		if inBuiltin && !builtins.IsOperator(m.Stack.At(0).Name) {
@@ -424,17 +447,18 @@ func (l *loader) misuse(m *builtins.Misuse) Diagnostic {
 			}
 			at, end = t.in(at.File)
 			if m.Kind == builtins.MisuseTruth {
-				consequence = "it cannot decide " + article(t.kind) + " here"
+				consequence, op = "it cannot decide "+article(t.kind)+" here", t.kind
 			}
 		}
 	}
 	if s, ok := l.operatorSpan(at); ok && end == (dag.Pos{}) {
 		at, end = s.in(at.File)
 	}
-	if expr == "" {
-		expr = m.Value.Ref().String()
+	msg, hint := m.Message(consequence), m.Hint(expr, op)
+	if hint == "" {
+		hint = insteadOf(msg)
 	}
-	d := l.diagnostic(at, end, m.Message(consequence), m.Hint(expr))
+	d := l.diagnostic(at, end, msg, hint)
 	d.Stack = frames
 	return d
 }
