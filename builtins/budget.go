@@ -255,8 +255,8 @@ func (s *Session) bound(name string, check func(args starlark.Tuple, kwargs []st
 	})
 }
 
-// boundMethods are the methods of strings and lists that are bounded, beside
-// join and format.
+// boundMethods are the methods that are bounded, or must not see a run-time
+// value, beside join and format.
 var boundMethods = map[string]func(x starlark.Value, args starlark.Tuple) error{
 	"replace": func(x starlark.Value, args starlark.Tuple) error {
 		if len(args) < 2 {
@@ -279,8 +279,10 @@ var boundMethods = map[string]func(x starlark.Value, args starlark.Tuple) error{
 		}
 		return nil
 	},
-	"index":  compares,
-	"remove": compares,
+	"index":   compares,
+	"remove":  compares,
+	"pop":     looksUp,
+	"discard": looksUp,
 }
 
 func splits(x starlark.Value, args starlark.Tuple) error {
@@ -300,8 +302,24 @@ func splits(x starlark.Value, args starlark.Tuple) error {
 }
 
 func compares(x starlark.Value, args starlark.Tuple) error {
-	if _, ok := x.(*starlark.List); ok {
-		return fit("comparing", append(starlark.Tuple{x}, args...)...)
+	list, ok := x.(*starlark.List)
+	if !ok {
+		return looksUp(x, args)
+	}
+	if r := firstRuntime(append(starlark.Tuple{list}, args...)...); r != nil {
+		return cannot(r, "be compared here: what is looked for in a list is compared with its elements")
+	}
+	return fit("comparing", append(starlark.Tuple{x}, args...)...)
+}
+
+// looksUp refuses a run-time value as the key of a dict or the element of a
+// set, which an empty one would not ask for its hash.
+func looksUp(x starlark.Value, args starlark.Tuple) error {
+	switch x.(type) {
+	case *starlark.Dict, *starlark.Set:
+		if r := firstRuntime(arg(args, 0)); r != nil {
+			return cannot(r, "be looked for here")
+		}
 	}
 	return nil
 }

@@ -24,7 +24,6 @@ import (
 	"slices"
 	"strings"
 
-	"go.starlark.net/lib/json"
 	"go.starlark.net/lib/math"
 	"go.starlark.net/lib/time"
 	"go.starlark.net/starlark"
@@ -383,22 +382,4 @@ func clockless() *starlarkstruct.Module {
 		}
 	}
 	return &starlarkstruct.Module{Name: "time", Members: members}
-}
-
-// json is the json module, whose encode takes run-time values anywhere in its
-// data.
-func (s *Session) json() *starlarkstruct.Module {
-	members := starlark.StringDict{}
-	for name, v := range json.Module.Members {
-		members[name] = boundJSON(name, v.(*starlark.Builtin))
-	}
-	encode := members["encode"].(*starlark.Builtin)
-	members["encode"] = starlark.NewBuiltin("json.encode", func(thread *starlark.Thread, _ *starlark.Builtin, args starlark.Tuple, kwargs []starlark.Tuple) (starlark.Value, error) {
-		v, err := encode.CallInternal(thread, args, kwargs)
-		if err != nil {
-			return nil, err
-		}
-		return s.text(string(v.(starlark.String))), nil
-	})
-	return &starlarkstruct.Module{Name: "json", Members: members}
 }

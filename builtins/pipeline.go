@@ -44,6 +44,9 @@ func (s *Session) config(c *call) (starlark.Value, error) {
 		return nil, c.errorf("default", "%s%sit cannot be the default of a setting", r.What(), onlyAtRunTime)
 	}
 	if choices != nil {
+		if r := firstRuntime(choices); r != nil {
+			return nil, c.errorf("choices", "%s%sit cannot be a choice of a setting", r.What(), onlyAtRunTime)
+		}
 		for choice := range starlark.Elements(choices) {
 			set.Choices = append(set.Choices, choice)
 		}
