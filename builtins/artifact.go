@@ -44,7 +44,7 @@ func (s *Session) inputArgumentPath(c *call) (starlark.Value, error) {
 		text, ok = dag.PythonJSON(tree), true
 	}
 	if !ok {
-		return nil, c.errorf("value", "input_argument_path: want text, a value of the run, or a list or dict that becomes JSON, got %s", v.Type())
+		return nil, c.errorf("value", "input_argument_path: want text, a value of the run, or a list or dict that becomes JSON, got %s", typeName(v))
 	}
 	if p.path != "" && !path.IsAbs(p.path) {
 		return nil, c.errorf("path", "input_argument_path: path %q: want an absolute path in the container", p.path)
@@ -94,7 +94,7 @@ func (c *call) artifactPaths(d *dag.Step, list starlark.Iterable) {
 		if p, ok := e.(*inputPath); ok {
 			c.takeFile(d, p)
 		} else {
-			c.report("artifact_argument_paths", "artifact_argument_paths[%d] is a %s: want an input_argument_path(...)", i, e.Type()).Elem = i + 1
+			c.report("artifact_argument_paths", "artifact_argument_paths[%d] is %s: want an input_argument_path(...)", i, kind(e)).Elem = i + 1
 		}
 		i++
 	}

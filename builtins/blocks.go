@@ -365,7 +365,7 @@ func (c *call) toCondition(v starlark.Value) (*dag.Condition, error) {
 		e.Hint = "what is known while the script is evaluated is decided by an if"
 		return nil, e
 	}
-	return nil, c.errorf("", "%s: want a comparison, got %s", c.name, v.Type())
+	return nil, c.errorf("", "%s: want a comparison, got %s", c.name, typeName(v))
 }
 
 // combine: all_of(*conditions) -> condition, any_of(*conditions) -> condition
@@ -411,7 +411,7 @@ func (s *Session) exitHandler(c *call) (starlark.Value, error) {
 	}
 	st, ok := v.(*step)
 	if !ok {
-		return nil, c.errorf("step", "exit_handler: want the step that runs last, got %s", v.Type())
+		return nil, c.errorf("step", "exit_handler: want the step that runs last, got %s", typeName(v))
 	}
 	bl, err := c.newBlock(dag.GroupExitHandler, name, func(*block) error {
 		b := s.body
@@ -499,7 +499,7 @@ func (s *Session) parallelFor(c *call) (starlark.Value, error) {
 		b.groups++
 		loop.Item = "loop-item-param-" + strconv.Itoa(b.groups)
 	default:
-		return nil, c.errorf("items", "parallel_for: want a list, a param or an output, got %s", items.Type())
+		return nil, c.errorf("items", "parallel_for: want a list, a param or an output, got %s", typeName(items))
 	}
 	bl, err := c.newBlock(dag.GroupLoop, name, nil)
 	if err != nil {
@@ -636,5 +636,5 @@ func (c *call) output(i int, v starlark.Value) (dag.Ref, error) {
 			return r, nil
 		}
 	}
-	return dag.Ref{}, c.errorf("", "%s: argument %d is a %s: want an output of a step", c.name, i+1, v.Type())
+	return dag.Ref{}, c.errorf("", "%s: argument %d is %s: want an output of a step", c.name, i+1, kind(v))
 }

@@ -319,9 +319,29 @@ func (c *call) unpack(pairs ...any) error {
 		if r, ok := c.given(params, arg).(Runtime); ok {
 			return c.errorf(arg, "%s%sit cannot be the argument %q of %s", r.What(), onlyAtRunTime, arg, c.name)
 		}
-		return c.errorf(arg, "%s, argument %q: %s", c.name, arg, rest)
+		return c.errorf(arg, "%s, argument %q: %s", c.name, arg, PlainTypes(rest))
 	}
 	return nil
+}
+
+// PlainTypes says in plain words what the interpreter calls types in a message.
+func PlainTypes(msg string) string {
+	return strings.NewReplacer("NoneType", "None", "builtin_function_or_method", "function").Replace(msg)
+}
+
+// typeName returns the name of a value's type for messages: None, int, step.
+func typeName(v starlark.Value) string { return PlainTypes(v.Type()) }
+
+// kind says what a value is for messages: None, an int, a step.
+func kind(v starlark.Value) string {
+	name := typeName(v)
+	switch {
+	case v == starlark.None:
+		return name
+	case strings.ContainsRune("aeiou", rune(name[0])):
+		return "an " + name
+	}
+	return "a " + name
 }
 
 // given returns the argument that fills a parameter, or nil.

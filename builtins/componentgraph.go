@@ -166,7 +166,7 @@ func (o *madeOutputs) Hash() (uint32, error) { return 0, fmt.Errorf("outputs can
 func (o *madeOutputs) Get(k starlark.Value) (starlark.Value, bool, error) {
 	name, ok := k.(starlark.String)
 	if !ok {
-		return nil, false, fmt.Errorf("outputs of %s: want the name of an output, got %s", o.title, k.Type())
+		return nil, false, fmt.Errorf("outputs of %s: want the name of an output, got %s", o.title, typeName(k))
 	}
 	for _, n := range []string{string(name), o.aliases[string(name)]} {
 		if v := o.outputs[n]; v != nil {

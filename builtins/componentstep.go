@@ -212,7 +212,7 @@ func serialize(typ any, v starlark.Value) (text, fault string) {
 		if want == "" {
 			tree, err := toJSON(v)
 			if err != nil {
-				return "", fmt.Sprintf("got %s: %v", v.Type(), err)
+				return "", fmt.Sprintf("got %s: %v", typeName(v), err)
 			}
 			return dag.PythonJSON(tree), ""
 		}
@@ -255,7 +255,7 @@ func got(v starlark.Value) string {
 	if text, ok := scalarText(v); ok {
 		return fmt.Sprintf("the %s %s", v.Type(), text)
 	}
-	return "a " + v.Type()
+	return kind(v)
 }
 
 // shortType returns the name of a type as Python's typing writes it, without

@@ -348,13 +348,13 @@ func confNodeSelector(c *call, k *conf, arg string, v starlark.Value) {
 func confTransformers(c *call, k *conf, arg string, v starlark.Value) {
 	list, ok := v.(starlark.Iterable)
 	if _, isValue := v.(Runtime); isValue || !ok {
-		c.report(arg, "%s, argument %q: want a list of functions, got %s", c.name, arg, v.Type())
+		c.report(arg, "%s, argument %q: want a list of functions, got %s", c.name, arg, typeName(v))
 		return
 	}
 	for e := range starlark.Elements(list) {
 		fn, ok := e.(starlark.Callable)
 		if !ok {
-			c.report(arg, "%s, argument %q: want functions, got %s", c.name, arg, e.Type())
+			c.report(arg, "%s, argument %q: want functions, got %s", c.name, arg, typeName(e))
 			continue
 		}
 		k.transformers = append(k.transformers, fn)

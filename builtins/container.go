@@ -540,7 +540,7 @@ type optionalBool struct{ p **bool }
 func (o optionalBool) Unpack(v starlark.Value) error {
 	b, ok := v.(starlark.Bool)
 	if !ok {
-		return fmt.Errorf("got %s, want True or False", v.Type())
+		return fmt.Errorf("got %s, want True or False", typeName(v))
 	}
 	on := bool(b)
 	*o.p = &on

@@ -102,7 +102,7 @@ func (g *graph) bind(c *call) ([]dag.Arg, error) {
 		}
 		r, isValue := v.(*value)
 		if !isValue {
-			return nil, c.errorf(name, "graph component %s: want a param, an output or another value of the run for %q, got %s", g.name, name, v.Type())
+			return nil, c.errorf(name, "graph component %s: want a param, an output or another value of the run for %q, got %s", g.name, name, typeName(v))
 		}
 		if _, sole := dag.SoleRef(r.t); !sole {
 			return nil, c.errorf(name, "graph component %s: %s: want a value alone for %q", g.name, r.What(), name)

@@ -183,7 +183,7 @@ func k8sTreeDepth(v starlark.Value, depth int, nodes *int) (any, error) {
 		for k, e := range v.Entries() {
 			name, ok := scalarText(k)
 			if !ok {
-				return nil, fmt.Errorf("a dict's key is a %s: want a string", k.Type())
+				return nil, fmt.Errorf("a dict's key is %s: want a string", kind(k))
 			}
 			tree, err := k8sTreeDepth(e, depth+1, nodes)
 			if err != nil {
@@ -209,7 +209,7 @@ func k8sTreeDepth(v starlark.Value, depth int, nodes *int) (any, error) {
 	case *step:
 		return nil, fmt.Errorf("got the step %q: want text or an output", v.d.Name)
 	}
-	return nil, fmt.Errorf("got a %s: want text, a number, True, False, a list, a dict or an object of k8s", v.Type())
+	return nil, fmt.Errorf("got %s: want text, a number, True, False, a list, a dict or an object of k8s", kind(v))
 }
 
 // An object is an object of Kubernetes. It cannot be changed.

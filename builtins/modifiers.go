@@ -20,7 +20,7 @@ func (c *call) modifier(fn func(c *call, st *step)) starlark.Value {
 		}
 		st, ok := v.(*step)
 		if !ok {
-			return nil, c.errorf("", "%s: want a step, got %s", c.name, v.Type())
+			return nil, c.errorf("", "%s: want a step, got %s", c.name, typeName(v))
 		}
 		if skip, err := c.skips(st); skip || err != nil {
 			return st, err

@@ -144,7 +144,7 @@ func compare(op syntax.Token, x, y starlark.Value) (starlark.Value, error) {
 		case starlark.NoneType:
 			return nil, cannot(r, "be compared with None: it will be text, which None never is")
 		default:
-			return nil, cannot(r, "be compared with a value of type %s: want text or a number", side.Type())
+			return nil, cannot(r, "be compared with a value of type %s: want text or a number", typeName(side))
 		}
 	}
 	a, _ := scalarText(x)
@@ -171,7 +171,7 @@ func plainText(op string, v starlark.Value) error {
 		if _, ok := r.(*condition); ok {
 			return cannot(r, "be compared here and made text by %s", op)
 		}
-		return cannot(r, "be made text by %s inside a %s: use json.encode", op, v.Type())
+		return cannot(r, "be made text by %s inside %s: use json.encode", op, kind(v))
 	}
 	return nil
 }
@@ -227,7 +227,7 @@ func (s *Session) plainAttr(x starlark.Value, name string) (starlark.Value, erro
 			return v, err
 		}
 	}
-	return nil, fmt.Errorf("%s has no .%s field or method", x.Type(), name)
+	return nil, fmt.Errorf("%s has no .%s field or method", typeName(x), name)
 }
 
 // stock calls the method that go.starlark.net has.

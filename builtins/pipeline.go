@@ -7,8 +7,10 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"unicode"
 
 	"go.starlark.net/starlark"
+	"go.starlark.net/starlarkstruct"
 
 	"github.com/kfs-project/kfs/builtins/component"
 	"github.com/kfs-project/kfs/dag"
@@ -40,6 +42,12 @@ func (s *Session) config(c *call) (starlark.Value, error) {
 	if !fits(set.Default, maxTuple) || choices != nil && !fits(choices, maxTuple) {
 		return nil, c.errorf("", "config: its default or choices hold more than %d values", maxTuple)
 	}
+	if set.Name == "" || strings.ContainsFunc(set.Name, func(r rune) bool { return r == '=' || unicode.IsControl(r) }) {
+		return nil, c.errorf("name", "config: name %q: want one that  --set name=value  can give", set.Name)
+	}
+	if !isData(set.Default) {
+		return nil, c.errorf("default", "config: its default is %s: want text, a number, True, False, None, or a list or dict of these", kind(set.Default))
+	}
 	if r := firstRuntime(set.Default); r != nil {
 		return nil, c.errorf("default", "%s%sit cannot be the default of a setting", r.What(), onlyAtRunTime)
 	}
@@ -48,6 +56,9 @@ func (s *Session) config(c *call) (starlark.Value, error) {
 			return nil, c.errorf("choices", "%s%sit cannot be a choice of a setting", r.What(), onlyAtRunTime)
 		}
 		for choice := range starlark.Elements(choices) {
+			if !isData(choice) {
+				return nil, c.errorf("choices", "config: choice %d is %s: want text, a number, True, False, None, or a list or dict of these", len(set.Choices), kind(choice))
+			}
 			set.Choices = append(set.Choices, choice)
 		}
 	}
@@ -80,6 +91,17 @@ func (s *Session) config(c *call) (starlark.Value, error) {
 	}
 	s.settings = append(s.settings, set)
 	return set.value, nil
+}
+
+// isData reports whether a value is plain data, or text of the run; lists and
+// dicts, which are bounded, may hold anything in turn.
+func isData(v starlark.Value) bool {
+	switch v.(type) {
+	case starlark.NoneType, starlark.String, starlark.Int, starlark.Float, starlark.Bool,
+		*starlark.List, starlark.Tuple, *starlark.Dict, *starlark.Set, *starlarkstruct.Struct, Runtime:
+		return true
+	}
+	return false
 }
 
 func (set *Setting) checkChoice() error {
@@ -121,7 +143,7 @@ func convert(text string, def starlark.Value) (starlark.Value, error) {
 		}
 		return nil, fmt.Errorf("%q: want a number, as its default is one", text)
 	}
-	return nil, fmt.Errorf("%q: a setting whose default is a %s cannot be given as text", text, def.Type())
+	return nil, fmt.Errorf("%q: a setting whose default is %s cannot be given as text", text, kind(def))
 }
 
 // CheckSettings returns a fault for each given setting that no file asked for.
@@ -213,7 +235,7 @@ type optionalString struct{ p **string }
 func (o optionalString) Unpack(v starlark.Value) error {
 	str, ok := v.(starlark.String)
 	if !ok {
-		return fmt.Errorf("got %s, want string", v.Type())
+		return fmt.Errorf("got %s, want string", typeName(v))
 	}
 	text := string(str)
 	*o.p = &text
@@ -345,7 +367,7 @@ func setType(q *dag.Param, v starlark.Value) error {
 			return nil
 		}
 	}
-	return fmt.Errorf(`want the name of a type, a dict like {"GCSPath": {"file_type": "csv"}}, or None, got %s`, v.Type())
+	return fmt.Errorf(`want the name of a type, a dict like {"GCSPath": {"file_type": "csv"}}, or None, got %s`, typeName(v))
 }
 
 // setDefault sets a param's default and the type it gives; v is nil if the
@@ -488,7 +510,7 @@ func jsonKey(k starlark.Value) (string, error) {
 	}
 	name, ok := scalarText(k)
 	if !ok {
-		return "", fmt.Errorf("a dict's key is a %s: want a string", k.Type())
+		return "", fmt.Errorf("a dict's key is %s: want a string", kind(k))
 	}
 	return name, nil
 }

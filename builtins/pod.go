@@ -350,7 +350,7 @@ type scalarOrBool string
 func (t *scalarOrBool) Unpack(v starlark.Value) error {
 	s, ok := scalarText(v)
 	if !ok {
-		return fmt.Errorf("got %s, want string or number", v.Type())
+		return fmt.Errorf("got %s, want string or number", typeName(v))
 	}
 	*t = scalarOrBool(s)
 	return nil

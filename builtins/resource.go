@@ -135,9 +135,9 @@ func (c *call) attributeOutputs(st *step, given *starlark.Dict, more []dag.Outpu
 			var jsonPath text
 			switch err := jsonPath.Unpack(v); {
 			case !ok:
-				c.report("attribute_outputs", "%s, attribute_outputs: want names of outputs as keys, got %s", c.name, k.Type())
+				c.report("attribute_outputs", "%s, attribute_outputs: want names of outputs as keys, got %s", c.name, typeName(k))
 			case err != nil || jsonPath == "":
-				e := c.report("attribute_outputs", "%s, attribute_outputs[%s]: want a path into the object as text, got %s", c.name, name, v.Type())
+				e := c.report("attribute_outputs", "%s, attribute_outputs[%s]: want a path into the object as text, got %s", c.name, name, typeName(v))
 				e.Hint = `a path is written as for kubectl:  "{.metadata.uid}"`
 			case dag.CheckOutputName(string(name)) != "":
 				c.report("attribute_outputs", "%s", dag.CheckOutputName(string(name)))
@@ -188,7 +188,7 @@ func (c *call) manifest(action string, v starlark.Value) (dag.Object, error) {
 		e.Hint = "a function that makes one must return it"
 		return nil, e
 	default:
-		return nil, c.errorf("k8s_resource", "%s: k8s_resource is a %s: want a dict or an object of k8s", c.name, v.Type())
+		return nil, c.errorf("k8s_resource", "%s: k8s_resource is %s: want a dict or an object of k8s", c.name, kind(v))
 	}
 	if missing := (&dag.Resource{Manifest: manifest}).Missing(); missing != "" {
 		c.report("k8s_resource", "%s: k8s_resource has no %s", c.name, missing).Hint = hint

@@ -145,9 +145,9 @@ func (c *call) env(k target, env starlark.Value) {
 		value, isText := scalarText(v)
 		switch {
 		case !ok:
-			c.report("env", "env: want names of variables as keys, got %s", key.Type())
+			c.report("env", "env: want names of variables as keys, got %s", typeName(key))
 		case !isText:
-			c.report("env", "env: value of %s: want text, got %s", name, v.Type())
+			c.report("env", "env: value of %s: want text, got %s", name, typeName(v))
 		default:
 			c.addEnv(k, string(name), value)
 		}
@@ -163,7 +163,7 @@ func (c *call) texts(arg string, v starlark.Value) []any { return c.stepTexts(ni
 func (c *call) stepTexts(d *dag.Step, arg string, v starlark.Value) []any {
 	list := []any{}
 	if _, isDict := v.(starlark.IterableMapping); isDict {
-		c.report(arg, "%s is a %s: want a list of texts", arg, v.Type())
+		c.report(arg, "%s is %s: want a list of texts", arg, kind(v))
 		return list
 	}
 	it, ok := v.(starlark.Iterable)
@@ -205,10 +205,10 @@ func (c *call) badText(arg string, i int, v starlark.Value) {
 	case *condition:
 		e = c.report(arg, "%s[%d]: %s%sa comparison of it is no text", arg, i, v.What(), onlyAtRunTime)
 	case *starlark.List, starlark.Tuple, *starlark.Dict:
-		e = c.report(arg, "%s[%d] is a %s: want text", arg, i, v.Type())
+		e = c.report(arg, "%s[%d] is %s: want text", arg, i, kind(v))
 		e.Hint = "write json.encode(x) to pass it as JSON, or + to join two lists"
 	default:
-		e = c.report(arg, "%s[%d] is a %s: want text", arg, i, v.Type())
+		e = c.report(arg, "%s[%d] is %s: want text", arg, i, kind(v))
 	}
 }
 
@@ -222,7 +222,7 @@ func (c *call) fileOutputs(d *dag.Step, outputs *starlark.Dict) {
 		file, ok2 := v.(starlark.String)
 		switch {
 		case !ok1 || !ok2:
-			c.report("file_outputs", "file_outputs: want names to paths, got %s to %s", k.Type(), v.Type())
+			c.report("file_outputs", "file_outputs: want names to paths, got %s to %s", typeName(k), typeName(v))
 		case dag.CheckOutputName(string(name)) != "":
 			c.report("file_outputs", "%s", dag.CheckOutputName(string(name)))
 		case !path.IsAbs(string(file)):
@@ -367,7 +367,7 @@ func (o *outputs) Hash() (uint32, error) { return 0, fmt.Errorf("outputs cannot 
 func (o *outputs) Get(k starlark.Value) (starlark.Value, bool, error) {
 	name, ok := k.(starlark.String)
 	if !ok {
-		return nil, false, fmt.Errorf("outputs of step %q: want the name of an output, got %s", o.st.d.Name, k.Type())
+		return nil, false, fmt.Errorf("outputs of step %q: want the name of an output, got %s", o.st.d.Name, typeName(k))
 	}
 	names := o.st.outputNames()
 	if real, ok := o.st.aliases[string(name)]; ok && !slices.Contains(names, string(name)) {
@@ -429,7 +429,7 @@ func (c *call) addAfter(edges *[]dag.Edge) error {
 				continue
 			}
 		default:
-			e := c.report("", "after: argument %d is a %s: want a step or a block", i+1, v.Type())
+			e := c.report("", "after: argument %d is %s: want a step or a block", i+1, kind(v))
 			if v == starlark.None {
 				e.Hint = "a function that makes a step must return it"
 			}
@@ -539,7 +539,7 @@ func (t *text) Unpack(v starlark.Value) error {
 	case *value:
 		*t = text(v.t)
 	default:
-		return fmt.Errorf("got %s, want string", v.Type())
+		return fmt.Errorf("got %s, want string", typeName(v))
 	}
 	return nil
 }
@@ -551,7 +551,7 @@ type scalar string
 func (t *scalar) Unpack(v starlark.Value) error {
 	s, ok := scalarText(v)
 	if _, isBool := v.(starlark.Bool); !ok || isBool {
-		return fmt.Errorf("got %s, want string or number", v.Type())
+		return fmt.Errorf("got %s, want string or number", typeName(v))
 	}
 	*t = scalar(s)
 	return nil

@@ -268,7 +268,7 @@ func (v *value) Binary(op syntax.Token, y starlark.Value, side starlark.Side) (s
 	case *value:
 		other = y.t
 	default:
-		return nil, cannot(v, `be added to a value of type %s: text is added to text, as in "%%s" %% x`, y.Type())
+		return nil, cannot(v, `be added to a value of type %s: text is added to text, as in "%%s" %% x`, typeName(y))
 	}
 	if side == starlark.Right {
 		return v.s.text(other + v.t), nil

@@ -137,7 +137,7 @@ func (s *Session) pipelineVolume(c *call) (starlark.Value, error) {
 		}
 		obj := c.fitObject("volume", "Volume", volume)
 		if obj == nil {
-			return nil, c.errorf("volume", "pipeline_volume: want a volume, got %s", volume.Type())
+			return nil, c.errorf("volume", "pipeline_volume: want a volume, got %s", typeName(volume))
 		}
 		return &pipelineVolume{s: s, obj: obj.Sorted()}, nil
 	case pvc != "" && len(source) > 0:
@@ -218,7 +218,7 @@ func (c *call) addPVolumes(st *step, pvolumes *starlark.Dict) {
 	for k, v := range pvolumes.Entries() {
 		at, ok := k.(starlark.String)
 		if !ok {
-			c.report("pvolumes", "pvolumes: want paths as keys, got %s", k.Type())
+			c.report("pvolumes", "pvolumes: want paths as keys, got %s", typeName(k))
 			continue
 		}
 		pv, ok := v.(*pipelineVolume)

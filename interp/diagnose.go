@@ -167,10 +167,11 @@ func isWord(r rune) bool {
 	return r == '_' || 'a' <= r && r <= 'z' || 'A' <= r && r <= 'Z' || '0' <= r && r <= '9' || r >= 0x80
 }
 
-// clean returns text without the characters that could steer a terminal.
+// clean returns text without the characters that could steer a terminal, or
+// that stand for values of the run.
 func clean(text string) string {
 	return strings.Map(func(r rune) rune {
-		if r < ' ' && r != '\t' && r != '\n' || r == 0x7f || 0x80 <= r && r < 0xa0 {
+		if r == 0xe000 || r == 0xe001 || r < ' ' && r != '\t' && r != '\n' || r == 0x7f || 0x80 <= r && r < 0xa0 {
 			return '\uFFFD'
 		}
 		return r
@@ -402,9 +403,9 @@ func (l *loader) explain(msg string, limits Limits) (string, string) {
 		}
 	}
 	if !strings.Contains(msg, "known only when the pipeline runs") && ofRuntime().MatchString(msg) {
-		return msg, "params and outputs are known only when the pipeline runs: text can be built from them\nwith +, % and format, and nothing else"
+		return builtins.PlainTypes(msg), "params and outputs are known only when the pipeline runs: text can be built from them\nwith +, % and format, and nothing else"
 	}
-	return msg, insteadOf(msg)
+	return builtins.PlainTypes(msg), insteadOf(msg)
 }
 
 // needed matches messages of a value that was needed now, with no advice
