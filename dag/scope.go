@@ -117,6 +117,9 @@ func (v *validator) scopes(t *tree) {
 		v.scope(t, id, g.Pos, what, refs)
 		v.groupRefs(g, what, refs)
 		v.recursion(g)
+		if len(t.kids[k]) == 0 && g.Kind != GroupCall && len(p.Steps) > 0 {
+			v.fault(g.Pos, "block %q has no steps", g.Name).Hint = "Argo refuses a block with nothing in it: leave the block out, or give it a step"
+		}
 	}
 }
 
