@@ -124,6 +124,12 @@ func pythonHint(line, msg string, col int) string {
 	if strings.HasPrefix(msg, "got is") || word != "is" && strings.Contains(line, " is ") && strings.Contains(msg, "got identifier") {
 		return "there is no is: write  ==  for values known while the script is evaluated"
 	}
+	if word == "else" || word == "finally" || word == "except" {
+		return "only an if has an else; there are no exceptions"
+	}
+	if strings.Contains(msg, "does not associate with") {
+		return "write two comparisons:  all_of(1 < x, x < 5)  of values of the run,  1 < x and x < 5  of others"
+	}
 	if strings.HasPrefix(first, "print ") {
 		return "print is a function: write  print(x)"
 	}
