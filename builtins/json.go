@@ -20,6 +20,9 @@ func (s *Session) json() *starlarkstruct.Module {
 	for name, v := range json.Module.Members {
 		fn := boundJSON(name, v.(*starlark.Builtin))
 		members[name] = starlark.NewBuiltin("json."+name, func(thread *starlark.Thread, _ *starlark.Builtin, args starlark.Tuple, kwargs []starlark.Tuple) (starlark.Value, error) {
+			if err := noText("json."+name, args...); err != nil {
+				return nil, err
+			}
 			v, isValue := arg(args, 0).(*value)
 			takesText := name == "decode" || name == "indent"
 			if isValue && takesText {

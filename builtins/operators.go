@@ -2,6 +2,8 @@ package builtins
 
 import (
 	"fmt"
+	"slices"
+	"strconv"
 	"strings"
 
 	"go.starlark.net/starlark"
@@ -91,6 +93,11 @@ func (s *Session) guards() {
 			if r := guarded(name, args, kwargs); r != nil {
 				return nil, fmt.Errorf("%s%s`%s` cannot take it here", r.What(), onlyAtRunTime, name)
 			}
+			if name == "repr" {
+				if err := noText(name, args...); err != nil {
+					return nil, err
+				}
+			}
 			return stock.CallInternal(thread, args, kwargs)
 		})
 	}
@@ -135,6 +142,9 @@ func compare(op syntax.Token, x, y starlark.Value) (starlark.Value, error) {
 		if err := fit("comparing", x, y); err != nil {
 			return nil, err
 		}
+		if err := noScalar(x, y); err != nil {
+			return nil, err
+		}
 		ok, err := starlark.Compare(op, x, y)
 		return starlark.Bool(ok), err
 	}
@@ -147,9 +157,43 @@ func compare(op syntax.Token, x, y starlark.Value) (starlark.Value, error) {
 			return nil, cannot(r, "be compared with a value of type %s: want text or a number", typeName(side))
 		}
 	}
+	if op != syntax.EQL && op != syntax.NEQ {
+		for _, side := range []starlark.Value{x, y} {
+			if !number(side) {
+				return nil, cannot(r, "be compared with %s by %s, which compares numbers: == and != compare text", side, op)
+			}
+		}
+	}
 	a, _ := scalarText(x)
 	b, _ := scalarText(y)
 	return &condition{s: r.session(), c: &dag.Condition{Op: op.String(), X: a, Y: b}}, nil
+}
+
+// number reports whether a value is a number, or may be one at run time.
+func number(v starlark.Value) bool {
+	switch v := v.(type) {
+	case starlark.Bool:
+		return false
+	case starlark.String:
+		_, err := strconv.ParseFloat(strings.TrimSpace(string(v)), 64)
+		return err == nil
+	}
+	return true
+}
+
+// noScalar refuses to compare a step and the like with text or a number: they
+// are never equal.
+func noScalar(x, y starlark.Value) error {
+	for range 2 {
+		switch x.(type) {
+		case *step, *outputs, *container, *block:
+			if text, ok := scalarText(y); ok {
+				return fmt.Errorf("%s is never equal to %q: a value that it leaves is one of its outputs", kind(x), text)
+			}
+		}
+		x, y = y, x
+	}
+	return nil
 }
 
 // str is str(x): text stays text.
@@ -158,11 +202,37 @@ func (s *Session) str(thread *starlark.Thread, b *starlark.Builtin, args starlar
 		if v, ok := args[0].(*value); ok {
 			return v, nil
 		}
+		if err := noText("str", args[0]); err != nil {
+			return nil, err
+		}
 		if err := plainText("str", args[0]); err != nil {
 			return nil, err
 		}
 	}
 	return starlark.Universe["str"].(*starlark.Builtin).CallInternal(thread, args, kwargs)
+}
+
+// noText refuses to make text of a step and the like: "<step \"train\">" among
+// the arguments of another step is no answer.
+func noText(op string, vs ...starlark.Value) error {
+	var found starlark.Value
+	f := finder{wanted: func(v starlark.Value) bool {
+		switch v.(type) {
+		case *step, *container, *outputs, *block, *graph, *factory, *made, *madeOutputs, *inputPath, *pipelineVolume, *conf:
+			found = v
+		}
+		return found != nil
+	}}
+	if !slices.ContainsFunc(vs, f.in) {
+		return nil
+	}
+	switch v := found.(type) {
+	case *step:
+		return fmt.Errorf("%s: the step %q cannot become text: write .output or .name", op, v.d.Name)
+	case *outputs:
+		return fmt.Errorf("%s: the outputs of step %q cannot become text: write .outputs[NAME]", op, v.st.d.Name)
+	}
+	return fmt.Errorf("%s: %s cannot become text", op, kind(found))
 }
 
 // plainText refuses to make text of what holds a run-time value inside.
@@ -289,6 +359,14 @@ func (s *Session) format(thread *starlark.Thread, format starlark.String, args s
 	if err := fit("format", args...); err != nil {
 		return nil, err
 	}
+	for _, kw := range kwargs {
+		if err := noText("format", kw[1]); err != nil {
+			return nil, err
+		}
+	}
+	if err := noText("format", args...); err != nil {
+		return nil, err
+	}
 	r := firstRuntime(args...)
 	for _, kw := range kwargs {
 		if r == nil {
@@ -335,6 +413,9 @@ func (s *Session) percent(x, y starlark.Value) (starlark.Value, error) {
 	format, isText := x.(starlark.String)
 	if isText {
 		if err := formatFits(string(format), y); err != nil {
+			return nil, err
+		}
+		if err := noText("%", y); err != nil {
 			return nil, err
 		}
 	}

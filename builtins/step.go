@@ -364,6 +364,14 @@ func (o *outputs) Freeze()               {}
 func (o *outputs) Truth() starlark.Bool  { return len(o.st.d.Outputs) > 0 }
 func (o *outputs) Hash() (uint32, error) { return 0, fmt.Errorf("outputs cannot be a key") }
 
+// Attr refuses every name, and says how an output is written.
+func (o *outputs) Attr(name string) (starlark.Value, error) {
+	return nil, fmt.Errorf("outputs of step %q have no .%s: write .outputs[%q]", o.st.d.Name, name, name)
+}
+
+// AttrNames implements starlark.HasAttrs.
+func (o *outputs) AttrNames() []string { return nil }
+
 func (o *outputs) Get(k starlark.Value) (starlark.Value, bool, error) {
 	name, ok := k.(starlark.String)
 	if !ok {

@@ -79,6 +79,9 @@ func (m *Misuse) Hint(expr, op string) string {
 		}
 		return hint
 	case MisuseLoop:
+		if m.Value.Ref().Kind == dag.RefItem {
+			return "an item is one value; the parts of one that is a dict are  item.a, item.b"
+		}
 		return "to loop when the pipeline runs, write  for item in parallel_for(" + expr + "):"
 	}
 	return ""
@@ -312,71 +315,72 @@ func (c *condition) Hash() (uint32, error) { return 0, cannot(c, "be a key") }
 // firstRuntime returns the first run-time value in the values, looking into
 // lists, tuples, dicts and structs; nil if there is none.
 func firstRuntime(vs ...starlark.Value) Runtime {
-	var f finder
+	var found Runtime
+	f := finder{wanted: func(v starlark.Value) bool {
+		switch v := v.(type) {
+		case Runtime:
+			found = v
+		case *object:
+			if r := firstRef(v.obj); r.Kind != 0 {
+				found = v.s.ref(r)
+			}
+		case *pipelineVolume:
+			if r := firstRef(v.obj); r.Kind != 0 {
+				found = v.s.ref(r)
+			}
+		}
+		return found != nil
+	}}
 	for _, v := range vs {
-		if r := f.find(v); r != nil {
-			return r
+		if f.in(v) {
+			break
 		}
 	}
-	return nil
+	return found
 }
 
-// A finder looks for run-time values, into each list, tuple, dict and struct
-// once, however often it is shared.
-type finder struct{ seen map[any]bool }
+// A finder looks for a value that is wanted, into each list, tuple, dict and
+// struct once, however often it is shared. It does not look at keys.
+type finder struct {
+	wanted func(starlark.Value) bool
+	seen   map[any]bool
+}
 
-func (f *finder) find(v starlark.Value) Runtime {
+// in reports whether the value, or one that it holds, is wanted; it looks at
+// none behind that one.
+func (f *finder) in(v starlark.Value) bool {
+	if f.wanted(v) {
+		return true
+	}
 	switch v := v.(type) {
-	case Runtime:
-		return v
-	case *object:
-		if r := firstRef(v.obj); r.Kind != 0 {
-			return v.s.ref(r)
-		}
-	case *pipelineVolume:
-		if r := firstRef(v.obj); r.Kind != 0 {
-			return v.s.ref(r)
-		}
 	case *starlark.List:
-		if !f.once(v, v.Len()) {
-			return nil
-		}
-		for i := range v.Len() {
-			if r := f.find(v.Index(i)); r != nil {
-				return r
+		if f.once(v, v.Len()) {
+			for i := range v.Len() {
+				if f.in(v.Index(i)) {
+					return true
+				}
 			}
 		}
 	case starlark.Tuple:
-		if len(v) == 0 || !f.once(&v[0], len(v)) {
-			return nil
-		}
-		for _, e := range v {
-			if r := f.find(e); r != nil {
-				return r
-			}
-		}
-	case *starlark.Dict: // whose keys hold none: they could not be hashed
-		if !f.once(v, v.Len()) {
-			return nil
-		}
-		for _, e := range v.Entries() {
-			if r := f.find(e); r != nil {
-				return r
+		return len(v) > 0 && f.once(&v[0], len(v)) && slices.ContainsFunc(v, f.in)
+	case *starlark.Dict:
+		if f.once(v, v.Len()) {
+			for _, e := range v.Entries() {
+				if f.in(e) {
+					return true
+				}
 			}
 		}
 	case *starlarkstruct.Struct:
-		if !f.once(v, 1) {
-			return nil
-		}
-		for _, name := range v.AttrNames() {
-			if e, err := v.Attr(name); err == nil && e != nil {
-				if r := f.find(e); r != nil {
-					return r
+		if f.once(v, 1) {
+			for _, name := range v.AttrNames() {
+				if e, err := v.Attr(name); err == nil && e != nil && f.in(e) {
+					return true
 				}
 			}
 		}
 	}
-	return nil
+	return false
 }
 
 // once reports whether a container of n elements has yet to be looked into.
