@@ -497,7 +497,7 @@ func toJSONDepth(v starlark.Value, depth int, nodes *int) (any, error) {
 		}
 		return list, nil
 	}
-	return nil, fmt.Errorf("a %s cannot become JSON", v.Type())
+	return nil, fmt.Errorf("%s cannot become JSON", kind(v))
 }
 
 // jsonKey returns a dict's key as Python's json.dumps writes it.

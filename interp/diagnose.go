@@ -278,6 +278,14 @@ func (l *loader) diagnose(err error, limits Limits) []Diagnostic {
 		at, end = s.in(at.File)
 	}
 	if calledWrongly().MatchString(msg) && len(frames) > 0 {
+		if m := unknownKeyword().FindStringSubmatch(msg); m != nil && l.modules[at.File] != nil && l.modules[at.File].index != nil {
+			params := l.modules[at.File].index.paramsOf(m[1], place{int32(at.Line), int32(at.Col)})
+			if meant := spell.DidYouMean(m[2], params); meant != "" {
+				msg += ": " + meant
+			} else if len(params) > 0 && hint == "" {
+				hint = "its arguments are " + strings.Join(params, ", ")
+			}
+		}
 		at, frames = frames[0].Pos, frames[1:] // of the call, not of the def
 	}
 	if hint == "" {
@@ -286,6 +294,10 @@ func (l *loader) diagnose(err error, limits Limits) []Diagnostic {
 	if m := notInModule().FindStringSubmatch(msg); m != nil {
 		words, _ := l.module(m[2])
 		hint = spell.DidYouMean(m[1], slices.Sorted(maps.Keys(words)))
+		msg, _, _ = strings.Cut(msg, " (did you mean")
+	}
+	if m := noAttr().FindStringSubmatch(msg); m != nil && hint == "" {
+		hint = pythonMethods[m[1]]
 	}
 	d := l.diagnostic(at, end, msg, hint)
 	d.Stack = frames
@@ -295,6 +307,17 @@ func (l *loader) diagnose(err error, limits Limits) []Diagnostic {
 // wrongCall matches what the interpreter says of a call that failed.
 var wrongCall = sync.OnceValue(func() *regexp.Regexp {
 	return regexp.MustCompile(`^function (\S+) (got |missing |accepts |called recursively)|^invalid call of non-function`)
+})
+
+// noAttr matches what the interpreter says of an attribute that is not there.
+var noAttr = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`has no \.(\w+) field or method`)
+})
+
+// unknownKeyword matches what it says of a keyword that a function of the
+// script does not have.
+var unknownKeyword = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`^function (\S+) got an unexpected keyword argument "(\w+)"$`)
 })
 
 // notInModule matches what the interpreter says of a load of what is not there.
@@ -326,7 +349,7 @@ func (l *loader) called(msg string, at dag.Pos) string {
 // hidden returns the hint for a name of the file's own that is a word of the
 // language too, or "".
 func hidden(name string) string {
-	if !slices.Contains(builtins.Words(), name) {
+	if !slices.Contains(builtins.Words(), name) || name == "None" || name == "True" || name == "False" {
 		return ""
 	}
 	other := name + "_word"
@@ -405,6 +428,9 @@ func (l *loader) explain(msg string, limits Limits) (string, string) {
 	if !strings.Contains(msg, "known only when the pipeline runs") && ofRuntime().MatchString(msg) {
 		return builtins.PlainTypes(msg), "params and outputs are known only when the pipeline runs: text can be built from them\nwith +, % and format, and nothing else"
 	}
+	if strings.Contains(msg, "unknown conversion %") || strings.HasPrefix(msg, "format spec features not supported") {
+		return msg, "there are no widths and precisions: %s, %d, %f and {} stand alone"
+	}
 	return builtins.PlainTypes(msg), insteadOf(msg)
 }
 
@@ -481,6 +507,9 @@ func (l *loader) resolveError(e resolve.Error) Diagnostic {
 	}
 	name, _, _ = strings.Cut(name, " ") // the resolver may add a suggestion of its own
 	msg, hint := fmt.Sprintf("unknown word %q", name), pythonWords[name]
+	if typ, ok := strings.CutPrefix(name, "V1"); ok && hint == "" {
+		hint = "a type of Kubernetes is written  k8s." + typ
+	}
 	if hint == "" {
 		hint = builtins.Refused(name)
 	}

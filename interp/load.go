@@ -11,6 +11,7 @@ import (
 	"strings"
 	"unicode/utf8"
 
+	"go.starlark.net/resolve"
 	"go.starlark.net/starlark"
 	"go.starlark.net/syntax"
 
@@ -193,6 +194,10 @@ func (l *loader) exec(thread *starlark.Thread, name string, src []byte) (starlar
 	}
 	m.index = rewrite(f)
 	prog, err := starlark.FileProgram(f, l.env.Has)
+	var unknown resolve.ErrorList
+	if errs := m.index.errs; errs != nil && (err == nil || errors.As(err, &unknown)) {
+		err = append(errs, unknown...)
+	}
 	if err != nil {
 		m.err = err
 		return nil, err

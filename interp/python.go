@@ -24,6 +24,7 @@ var pythonLines = map[string]string{
 	"del":      "write  d.pop(key)  for an entry of a dict",
 	"yield":    "there are no generators: return a list",
 	"assert":   "write  if not x: fail(\"message\")",
+	"await":    "there is no async: steps that do not need each other run at the same time",
 	"async":    "there is no async: steps that do not need each other run at the same time",
 	"@":        "there are no decorators: register the function below it with  pipeline(my_pipeline, name = \"...\")",
 }
@@ -34,11 +35,52 @@ var pythonWords = map[string]string{
 	"dsl":        "the words stand by themselves:  container_op(...), pipeline(...); load(\"@kfp\", \"dsl\")  gives KFP's",
 	"k8s_client": "load(\"@kfp\", \"k8s_client\")  gives it; its types are those of  k8s",
 	"kfp":        "the words stand by themselves:  container_op(...), pipeline(...); load(\"@kfp\", \"dsl\")  gives KFP's",
+	"kubernetes": `the types of Kubernetes are those of  k8s, or of  load("@kfp", "k8s_client")`,
+	"client":     `the types of Kubernetes are those of  k8s, or of  load("@kfp", "k8s_client")`,
 	"isinstance": `write  type(x) == "string"`,
+	"map":        "write  [f(x) for x in xs]",
+	"filter":     "write  [x for x in xs if f(x)]",
+	"sum":        "add the numbers up in a for statement",
+	"format":     `write  "%s" % x  or  "{}".format(x)`,
+	"round":      "write  math.round(x)",
+	"pow":        "write  math.pow(x, y)",
+	"nil":        "write  None",
+	"self":       "there are no classes: use functions, dicts and struct(...)",
+	"sys":        "scripts see no environment: use  config(\"name\", default = ...)",
+	"re":         "there are no regular expressions: a string has find, split, replace and the like",
+	"datetime":   "evaluation sees no clock: a step can ask for the time, or a param give it",
+	"random":     "evaluation is deterministic: let a step draw the number",
 	"open":       `write  read_file("path")`,
 	"os":         "scripts see no environment: use  config(\"name\", default = ...)",
 	"null":       "write  None",
 	"__name__":   "a file is only ever evaluated as a pipeline: leave this out",
+}
+
+// pythonMethods are attributes that Python's values have, and Starlark's have
+// not.
+var pythonMethods = map[string]string{
+	"sort":      "sorted(x)  is a new list, sorted",
+	"reverse":   "reversed(x)  is a new list, the other way round",
+	"copy":      "list(x)  and  dict(x)  copy",
+	"count":     "write  len([e for e in x if e == y])",
+	"has_key":   "write  key in d",
+	"iteritems": "write  d.items()",
+	"loads":     "write  json.decode(text)",
+	"dumps":     "write  json.encode(x)",
+	"now":       "evaluation sees no clock: a step can ask for the time, or a param give it",
+	"encode":    "a string is text in UTF-8 as it is",
+}
+
+// pythonMarks are marks of other languages, with what is written here.
+var pythonMarks = []struct{ mark, hint string }{
+	{":=", "there is no :=  : write the assignment as a statement of its own"},
+	{"->", "there are no annotations: leave the type out"},
+	{"&&", "write  and"},
+	{"||", "write  or"},
+	{"++", "write  x += 1"},
+	{"--", "write  x -= 1"},
+	{"<>", "write  !="},
+	{"**", "write  math.pow(x, y)"},
 }
 
 // syntax returns the diagnostic of an error of the scanner or parser.
@@ -130,19 +172,46 @@ func pythonHint(line, msg string, col int) string {
 	if strings.Contains(msg, "does not associate with") {
 		return "write two comparisons:  all_of(1 < x, x < 5)  of values of the run,  1 < x and x < 5  of others"
 	}
+	runes := []rune(line)
+	for _, m := range pythonMarks {
+		if at := col - 1; at >= 0 && at <= len(runes) {
+			around := string(runes[max(at-len(m.mark), 0):min(at+len(m.mark), len(runes))])
+			if strings.Contains(around, m.mark) {
+				return m.hint
+			}
+		}
+	}
+	switch {
+	case strings.HasPrefix(msg, "unexpected input character '!'"):
+		return "write  not"
+	case strings.HasPrefix(msg, "got for, want"):
+		return "there are no generators: write a list,  [f(x) for x in xs]"
+	case strings.HasPrefix(msg, "got ',', want ':'") || strings.HasPrefix(msg, "got '}', want ':'"):
+		return "a set is written  set([x, y]), an entry of a dict  key: value"
+	case strings.HasPrefix(msg, "got '=', want ':'"):
+		return "== compares"
+	case strings.HasPrefix(msg, "got '=', want newline") && strings.Count(line, "=") > 1:
+		return "a statement assigns once: write one for each name"
+	}
 	if strings.HasPrefix(first, "print ") {
 		return "print is a function: write  print(x)"
 	}
 	if !strings.HasPrefix(msg, "got string literal") {
 		return ""
 	}
-	runes := []rune(line)
 	if at := col - 1; at >= 1 && at < len(runes) && (runes[at] == '"' || runes[at] == '\'') {
 		switch f := runes[at-1]; {
 		case f == 'f' || f == 'F':
 			return `there are no f-strings: write  "%s" % x  or  "{}".format(x)`
 		case isWord(f):
+			return "a string has no prefix but r and b: leave it out"
+		}
+		before := strings.TrimRight(string(runes[:at]), " \t")
+		if before != "" && !strings.HasSuffix(before, `"`) && !strings.HasSuffix(before, "'") {
 			return ""
+		}
+		if behind := string(runes[at+1:]); strings.Contains(behind, `" %`) || strings.Contains(behind, "' %") {
+			return "two strings side by side are not joined: put a + between them, and parentheses around both:  (\"a\" + \"b\") % x"
 		}
 		return "two strings side by side are not joined: put a + between them"
 	}

@@ -1,6 +1,9 @@
 package interp
 
 import (
+	"slices"
+
+	"go.starlark.net/resolve"
 	"go.starlark.net/syntax"
 
 	"github.com/kfs-project/kfs/builtins"
@@ -32,6 +35,9 @@ type index struct {
 	spans map[place]span       // of what an operator is about, by the operator's place
 	tests []test
 	names []string // that the file binds, for suggestions
+
+	defs []definition      // in the order of the file
+	errs resolve.ErrorList // names that cannot be bound
 }
 
 // A place is a line and column of a file.
@@ -48,6 +54,24 @@ type test struct {
 	kind string // if, elif, not, and, or, for
 	word place  // the keyword, which is where the interpreter places not and for
 	span
+}
+
+// A definition is a function of the file.
+type definition struct {
+	name   string
+	at     place
+	params []string
+}
+
+// paramsOf returns the names of the arguments of the function of the name in
+// which a place is: the last that begins before it.
+func (ix *index) paramsOf(name string, p place) []string {
+	for _, d := range slices.Backward(ix.defs) {
+		if d.name == name && !p.before(d.at) {
+			return d.params
+		}
+	}
+	return nil
 }
 
 // A span is a part of a file, up to but not with its end.
@@ -198,7 +222,8 @@ func (r rewriter) stmt(s syntax.Stmt) {
 		}
 		s.RHS, _ = r.expr(s.RHS)
 	case *syntax.DefStmt:
-		r.names = append(r.names, s.Name.Name)
+		r.bind(s.Name)
+		r.defs = append(r.defs, definition{s.Name.Name, placeOf(s.Def), paramNames(s.Params)})
 		r.params(s.Params)
 		s.Body = rewriter{index: r.index, vars: r.vars}.stmts(s.Body) // no loop outside reaches in
 		s.Body = r.vars.begin(s)
@@ -211,7 +236,7 @@ func (r rewriter) stmt(s syntax.Stmt) {
 		r.ifStmt("if", s)
 	case *syntax.LoadStmt:
 		for _, id := range s.To {
-			r.names = append(r.names, id.Name)
+			r.bind(id)
 		}
 	case *syntax.ReturnStmt:
 		if s.Result != nil {
@@ -264,10 +289,28 @@ func (r rewriter) params(params []syntax.Expr) {
 	}
 }
 
+// paramNames are the names by which a call can give a function's arguments.
+func paramNames(params []syntax.Expr) []string {
+	var names []string
+	for _, p := range params {
+		switch p := p.(type) {
+		case *syntax.Ident:
+			names = append(names, p.Name)
+		case *syntax.BinaryExpr: // name = default
+			names = append(names, p.X.(*syntax.Ident).Name)
+		}
+	}
+	return names
+}
+
 // bind notes the names that an assignment binds.
 func (r rewriter) bind(lhs syntax.Expr) {
 	switch lhs := lhs.(type) {
 	case *syntax.Ident:
+		switch lhs.Name {
+		case "None", "True", "False":
+			r.errs = append(r.errs, resolve.Error{Pos: lhs.NamePos, Msg: lhs.Name + " cannot be given another value"})
+		}
 		r.names = append(r.names, lhs.Name)
 	case *syntax.ParenExpr:
 		r.bind(lhs.X)
