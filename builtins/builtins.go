@@ -269,6 +269,9 @@ func Caller(thread *starlark.Thread) dag.Pos {
 
 // errorf returns a fault about an argument, or about the call if arg is "".
 func (c *call) errorf(arg, format string, args ...any) *Error {
+	if i := strings.IndexAny(arg, ".["); i >= 0 {
+		arg = arg[:i] // what it holds has no place of its own
+	}
 	e := &Error{Pos: c.pos, Arg: arg, Msg: fmt.Sprintf(format, args...)}
 	if i := slices.Index(c.params, arg); arg != "" && i >= 0 && i < len(c.args) {
 		e.Place = i + 1

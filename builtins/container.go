@@ -272,7 +272,8 @@ func setGPULimit(c *call, k target) (starlark.Value, error) {
 	if _, sole := dag.SoleRef(name); !sole {
 		name += ".com/gpu"
 		if vendor != "nvidia" && vendor != "amd" {
-			c.report("vendor", "set_gpu_limit: vendor %q: want nvidia or amd", dag.Display(string(vendor)))
+			c.report("vendor", "set_gpu_limit: vendor %q: want nvidia or amd", dag.Display(string(vendor))).Hint =
+				spell.DidYouMean(string(vendor), []string{"nvidia", "amd"})
 			return nil, nil
 		}
 	}

@@ -87,7 +87,16 @@ func (s *Session) config(c *call) (starlark.Value, error) {
 		if _, given := s.cfg.Settings[set.Name]; given {
 			arg = ""
 		}
-		c.report(arg, "%v", err)
+		e := c.report(arg, "%v", err)
+		if text, ok := set.value.(starlark.String); ok {
+			var words []string
+			for _, choice := range set.Choices {
+				if word, ok := choice.(starlark.String); ok {
+					words = append(words, string(word))
+				}
+			}
+			e.Hint = spell.DidYouMean(string(text), words)
+		}
 	}
 	s.settings = append(s.settings, set)
 	return set.value, nil

@@ -200,7 +200,8 @@ func setPrimitive(c *call, st *step) error {
 		return err
 	}
 	if !slices.Contains(dag.Primitives, primitive) {
-		c.report("primitive", "set_primitive: %q: want one of %s", primitive, strings.Join(quoted(dag.Primitives), ", "))
+		e := c.report("primitive", "set_primitive: %q: want one of %s", primitive, strings.Join(quoted(dag.Primitives), ", "))
+		e.Hint = spell.DidYouMean(primitive, dag.Primitives)
 		return nil
 	}
 	st.d.Primitive = primitive

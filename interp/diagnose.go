@@ -288,8 +288,8 @@ func (l *loader) diagnose(err error, limits Limits) []Diagnostic {
 		}
 		at, frames = frames[0].Pos, frames[1:] // of the call, not of the def
 	}
-	if hint == "" {
-		hint = hidden(l.called(msg, at))
+	if name := l.called(msg, at); hint == "" && (strings.HasPrefix(msg, "function ") || l.binds(at.File, name)) {
+		hint = hidden(name)
 	}
 	if m := notInModule().FindStringSubmatch(msg); m != nil {
 		words, _ := l.module(m[2])
@@ -344,6 +344,12 @@ func (l *loader) called(msg string, at dag.Pos) string {
 		start--
 	}
 	return string(line[start:end])
+}
+
+// binds reports whether a file gives a name a value of its own.
+func (l *loader) binds(file, name string) bool {
+	m := l.modules[file]
+	return m != nil && m.index != nil && slices.Contains(m.index.names, name)
 }
 
 // hidden returns the hint for a name of the file's own that is a word of the

@@ -590,7 +590,9 @@ func (ix *index) argument(at place, keyword string, position, elem int) (span, b
 		}
 		switch v := a.value.(type) {
 		case *syntax.UnaryExpr:
-			return span{}, false // *args: which of them it is, nobody knows
+			if v.Op == syntax.STAR || v.Op == syntax.STARSTAR {
+				return span{}, false // which of them it is, nobody knows
+			}
 		case *syntax.ListExpr:
 			if 0 < elem && elem <= len(v.List) {
 				return spanOf(v.List[elem-1]), true

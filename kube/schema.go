@@ -299,8 +299,12 @@ func CheckEnum(name, text string) string {
 		return ""
 	}
 	msg := fmt.Sprintf("%q: want one of %s", text, strings.Join(values, ", "))
-	if hint := spell.DidYouMean(text, values); hint != "" && len(values) > 5 {
+	hint := spell.DidYouMean(text, values)
+	switch {
+	case hint != "" && len(values) > 5:
 		return fmt.Sprintf("%q: %s", text, hint)
+	case hint != "":
+		return msg + ": " + hint
 	}
 	return msg
 }
@@ -408,11 +412,13 @@ func (f *fitter) fitObject(t *Type, path string, v any) any {
 	fitted := dag.Object{}
 	seen := map[string]bool{}
 	before := len(f.faults)
+	var unknown []string
 	for _, m := range obj {
 		at := join(path, m.Name)
 		field := t.Field(m.Name)
 		if field == nil {
 			f.faults = append(f.faults, t.unknown(path, m.Name))
+			unknown = append(unknown, m.Name)
 			continue
 		}
 		if seen[field.Name] {
@@ -434,7 +440,9 @@ func (f *fitter) fitObject(t *Type, path string, v any) any {
 		}
 	}
 	for _, field := range t.Fields {
-		if field.Required && !seen[field.Name] {
+		names := []string{field.Name, Snake(field.Name)}
+		misspelt := func(name string) bool { return spell.Nearest(name, names) != "" }
+		if field.Required && !seen[field.Name] && !slices.ContainsFunc(unknown, misspelt) {
 			f.fault(path, "%s needs %s", article(t.Name), Snake(field.Name))
 		}
 	}
