@@ -173,6 +173,10 @@ func listOf(v starlark.Value) starlark.Value {
 
 // newAccelerator: accelerator(spec, count=1, memory=None, partition=None, shared=False, link=None, via="auto", shm="auto", tolerate=True) -> accelerator
 //
+// Hardware by its name: `"nvidia-a100-80gb"`, `"a100-80gb"`,
+// `"a100-80gb:2"`, `"mi300x"`, `"gaudi3"`, `"trn1"`. `kfs accel list` shows
+// all.
+//
 // The spec may name the count too, as in "a100-80gb:2".
 func (s *Session) newAccelerator(c *call) (starlark.Value, error) {
 	return s.acceleratorWord(func(k *acceleratorCall) []any {
@@ -195,6 +199,9 @@ func (s *Session) newAccelerator(c *call) (starlark.Value, error) {
 }
 
 // gpu: gpu(count=1, vendor="auto", model=None, memory=None, compute_capability=None, partition=None, shared=False, link=None, via="auto", shm="auto", tolerate=True) -> accelerator
+//
+// GPUs of a vendor (`nvidia`, `amd`, `intel`, `metax`), with at least so
+// much memory or compute capability.
 func (s *Session) gpu(c *call) (starlark.Value, error) {
 	return s.acceleratorWord(func(k *acceleratorCall) []any {
 		k.a.Count = 1
@@ -208,6 +215,8 @@ func (s *Session) gpu(c *call) (starlark.Value, error) {
 }
 
 // mig: mig(profile, count=1, model=None, via="auto", shm="auto") -> accelerator
+//
+// A part of an NVIDIA GPU: `mig("1g.10gb")`.
 func (s *Session) mig(c *call) (starlark.Value, error) {
 	return s.acceleratorWord(func(k *acceleratorCall) []any {
 		k.a.Count = 1
@@ -216,6 +225,9 @@ func (s *Session) mig(c *call) (starlark.Value, error) {
 }
 
 // tpu: tpu(version, topology, chips_per_node=None, spot=False) -> accelerator
+//
+// TPUs of GKE on one machine: `tpu("v5e", topology = "2x2")`. `2x4` is one
+// machine with `chips_per_node = 8`.
 func (s *Session) tpu(c *call) (starlark.Value, error) {
 	chips := math.MinInt // is not given
 	return s.acceleratorWord(func(k *acceleratorCall) []any {
@@ -231,6 +243,8 @@ func (s *Session) tpu(c *call) (starlark.Value, error) {
 }
 
 // neuron: neuron(count=1, unit="device", model=None, connected=False, via="auto") -> accelerator
+//
+// Neuron devices, or cores (`unit = "core"`), of AWS.
 func (s *Session) neuron(c *call) (starlark.Value, error) {
 	return s.acceleratorWord(func(k *acceleratorCall) []any {
 		k.a.Count = 1
@@ -243,6 +257,9 @@ func (s *Session) neuron(c *call) (starlark.Value, error) {
 }
 
 // cpuFeatures: cpu_features(*features, prefer=False) -> accelerator
+//
+// A processor that has these, by Linux' names: `cpu_features("amx_bf16",
+// "avx512_vnni")`. `prefer` also takes others.
 func (s *Session) cpuFeatures(c *call) (starlark.Value, error) {
 	features := c.args
 	c.args = nil
@@ -260,6 +277,8 @@ func (s *Session) cpuFeatures(c *call) (starlark.Value, error) {
 }
 
 // firstOf: first_of(*accelerators) -> accelerator
+//
+// The first that can be had of 2 to 8.
 func (s *Session) firstOf(c *call) (starlark.Value, error) {
 	alternatives := c.args
 	c.args = nil
@@ -277,6 +296,10 @@ func (s *Session) firstOf(c *call) (starlark.Value, error) {
 }
 
 // resource: resource(name, count=1, selector={}, tolerations=[]) -> accelerator
+//
+// Any extended resource: `resource("vendor.com/npu", selector =
+// {"vendor.com/model": ["x1", "x2"]})`. `selector` maps labels of nodes to a
+// value or to a list of them.
 //
 // The selector maps labels to a value or to a list of values.
 func (s *Session) resource(c *call) (starlark.Value, error) {
@@ -332,6 +355,8 @@ func (k *acceleratorCall) tolerations(v starlark.Value) {
 }
 
 // deviceClaim: device_claim(device_class, count=1, cel=[], match=None, capacity={}, config=None, tolerations=[]) -> accelerator
+//
+// Devices by a claim (DRA).
 func (s *Session) deviceClaim(c *call) (starlark.Value, error) {
 	var cel, tolerations starlark.Value
 	var capacity, config *starlark.Dict
@@ -357,11 +382,16 @@ func (s *Session) deviceClaim(c *call) (starlark.Value, error) {
 }
 
 // mps: mps() -> accelerator
+//
+// Apple's GPU; in local runs only.
 func (s *Session) mps(c *call) (starlark.Value, error) {
 	return s.acceleratorWord(func(k *acceleratorCall) []any { return nil }, nil)(c)
 }
 
 // setAccelerator: step.set_accelerator(accelerator) -> step
+//
+// The devices that it needs, see [Accelerators](#accelerators). Another one
+// is an error.
 func setAccelerator(c *call, st *step) error {
 	var v starlark.Value
 	if err := c.unpack("accelerator", &v); err != nil {

@@ -28,6 +28,9 @@ func (p *inputPath) Hash() (uint32, error) {
 }
 
 // inputArgumentPath: input_argument_path(value, input=None, path=None) -> argument
+//
+// Among the arguments of a step: the value as a file, by its path. `input`
+// names it, and `path` is where it is to be.
 func (s *Session) inputArgumentPath(c *call) (starlark.Value, error) {
 	var v starlark.Value
 	p := &inputPath{}

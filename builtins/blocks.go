@@ -245,6 +245,9 @@ func (c *call) newBlock(kind dag.GroupKind, name *string, open func(*block) erro
 }
 
 // condition: condition(c, name=None) -> block
+//
+// Its steps run if `c` holds: a comparison with a value known only at run time, or
+// several combined by `all_of(...)`, `any_of(...)`, `not_(c)`.
 func (s *Session) condition(c *call) (starlark.Value, error) {
 	cond, name, err := c.conditionAndName()
 	if err != nil {
@@ -269,6 +272,9 @@ func (c *call) conditionAndName() (*dag.Condition, *string, error) {
 }
 
 // elifCondition: elif_condition(c, name=None) -> block
+//
+// Its steps run if none of the branches before them did, and `c` holds. It
+// stands right behind the block before.
 func (s *Session) elifCondition(c *call) (starlark.Value, error) {
 	cond, name, err := c.conditionAndName()
 	if err != nil {
@@ -278,6 +284,9 @@ func (s *Session) elifCondition(c *call) (starlark.Value, error) {
 }
 
 // elseCondition: else_condition(name=None) -> block
+//
+// Its steps run if none of the branches before them did. It stands right
+// behind the block before.
 func (s *Session) elseCondition(c *call) (starlark.Value, error) {
 	var name *string
 	if err := c.unpack("name??", optional(&name)); err != nil {
@@ -369,6 +378,8 @@ func (c *call) toCondition(v starlark.Value) (*dag.Condition, error) {
 }
 
 // combine: all_of(*conditions) -> condition, any_of(*conditions) -> condition
+//
+// Conditions combined: all, or at least one of them.
 func combine(op string) func(c *call) (starlark.Value, error) {
 	return func(c *call) (starlark.Value, error) {
 		if len(c.kwargs) > 0 || len(c.args) == 0 {
@@ -390,6 +401,8 @@ func combine(op string) func(c *call) (starlark.Value, error) {
 }
 
 // notCondition: not_(c) -> condition
+//
+// A condition that holds if `c` does not.
 func (s *Session) notCondition(c *call) (starlark.Value, error) {
 	var v starlark.Value
 	if err := c.unpack("c", &v); err != nil {
@@ -403,6 +416,9 @@ func (s *Session) notCondition(c *call) (starlark.Value, error) {
 }
 
 // exitHandler: exit_handler(step, name=None) -> block
+//
+// The step runs when all of the pipeline is over, whatever happened. It
+// depends on nothing; a pipeline has one such block.
 func (s *Session) exitHandler(c *call) (starlark.Value, error) {
 	var v starlark.Value
 	var name *string
@@ -433,6 +449,8 @@ func (s *Session) exitHandler(c *call) (starlark.Value, error) {
 }
 
 // subGraph: sub_graph(name=None, parallelism=None) -> block
+//
+// Its steps run as one, at most `parallelism` at once.
 func (s *Session) subGraph(c *call) (starlark.Value, error) {
 	var name *string
 	var parallelism starlark.Value
@@ -465,6 +483,11 @@ func (c *call) parallelism(v starlark.Value) (int, error) {
 }
 
 // parallelFor: parallel_for(items, parallelism=None, name=None) -> block
+//
+// Its steps run once for each item, side by side, or `parallelism` rounds at once.
+// `items` is a list (of text and numbers, of lists, or of dicts with the
+// same keys), or a param or an output that will be a JSON list. Parts of an
+// item that is a dict are `item.key` and `item["key"]`.
 func (s *Session) parallelFor(c *call) (starlark.Value, error) {
 	b, err := c.inBody()
 	if err != nil {
@@ -601,6 +624,8 @@ func (v *value) part(name string) (starlark.Value, error) {
 }
 
 // oneOf: one_of(*outputs) -> value
+//
+// The output of whichever branch ran.
 func (s *Session) oneOf(c *call) (starlark.Value, error) {
 	if len(c.kwargs) > 0 || len(c.args) < 2 {
 		return nil, c.errorf("", "one_of: want two or more outputs of steps in different branches")
@@ -617,6 +642,8 @@ func (s *Session) oneOf(c *call) (starlark.Value, error) {
 }
 
 // collected: collected(output) -> value
+//
+// The JSON list of the outputs of all rounds of a loop.
 func (s *Session) collected(c *call) (starlark.Value, error) {
 	var v starlark.Value
 	if err := c.unpack("output", &v); err != nil {

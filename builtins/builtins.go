@@ -371,6 +371,8 @@ func (c *call) inBody() (*body, error) {
 }
 
 // readFile: read_file(path) -> string
+//
+// A file below the root as a string, the path as in `load`.
 func (s *Session) readFile(c *call) (starlark.Value, error) {
 	var path string
 	if err := c.unpack("path", &path); err != nil {
@@ -386,7 +388,9 @@ func (s *Session) readFile(c *call) (starlark.Value, error) {
 	return starlark.String(text), nil
 }
 
-// runValue: run_id() -> value, run_name() -> value
+// runValue: run_id() -> value, run_name() -> value, execution_id() -> value
+//
+// The id and the name of the run; the id of the attempt.
 func (s *Session) runValue(kind dag.RefKind) func(c *call) (starlark.Value, error) {
 	return func(c *call) (starlark.Value, error) {
 		if err := c.unpack(); err != nil {

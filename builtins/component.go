@@ -20,6 +20,9 @@ import (
 
 // loadComponent: load_component(path) -> fn, load_component(url=...) -> fn
 //
+// A function that makes a step from a component file of KFP, see
+// [Components](#components).
+//
 // KFP's names of the arguments, filename and text, are taken too.
 func (s *Session) loadComponent(c *call) (starlark.Value, error) {
 	var file, url, text, filename string
@@ -46,6 +49,8 @@ func (s *Session) loadComponent(c *call) (starlark.Value, error) {
 }
 
 // loadComponentFromText: load_component_from_text(text) -> fn
+//
+// The same, from the text of such a file.
 func (s *Session) loadComponentFromText(c *call) (starlark.Value, error) {
 	var text string
 	if err := c.unpack("text", &text); err != nil {

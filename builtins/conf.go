@@ -42,17 +42,69 @@ type confWord struct {
 }
 
 var confWords = map[string]confWord{
-	"data_passing_volume":        {"", confDataVolume},
-	"default_pod_node_selector":  {"", confNodeSelector},
-	"dns_config":                 {"dns_config", confDNS},
-	"image_pull_policy":          {"policy", confPullPolicy},
-	"image_pull_secrets":         {"image_pull_secrets", confPullSecrets},
-	"op_transformers":            {"", confTransformers},
-	"parallelism":                {"max_num_pods", confParallelism},
-	"pod_disruption_budget":      {"min_available", confBudget},
-	"service_account":            {"name", confServiceAccount},
-	"timeout":                    {"seconds", confTimeout},
+	// conf.set_timeout(seconds), pipeline(timeout=...)
+	//
+	// The wall clock of the run.
+	"timeout": {"seconds", confTimeout},
+
+	// conf.set_parallelism(max_num_pods), pipeline(parallelism=...)
+	//
+	// How many pods run at once.
+	"parallelism": {"max_num_pods", confParallelism},
+
+	// conf.set_ttl_seconds_after_finished(seconds),
+	// pipeline(ttl_seconds_after_finished=...)
+	//
+	// How long the run's objects are kept.
 	"ttl_seconds_after_finished": {"seconds", confTTL},
+
+	// conf.set_image_pull_secrets(image_pull_secrets),
+	// pipeline(image_pull_secrets=...)
+	//
+	// A list of `k8s.LocalObjectReference`.
+	"image_pull_secrets": {"image_pull_secrets", confPullSecrets},
+
+	// conf.set_image_pull_policy(policy), pipeline(image_pull_policy=...)
+	//
+	// Of the containers of steps that have none.
+	"image_pull_policy": {"policy", confPullPolicy},
+
+	// conf.set_service_account(name), pipeline(service_account=...)
+	//
+	// The account that pods run as; `pipeline-runner` if it is not set.
+	"service_account": {"name", confServiceAccount},
+
+	// conf.set_default_pod_node_selector(label_name, value),
+	// pipeline(default_pod_node_selector={label: value})
+	//
+	// Of pods that have no node selector.
+	"default_pod_node_selector": {"", confNodeSelector},
+
+	// conf.set_pod_disruption_budget(min_available),
+	// pipeline(pod_disruption_budget=...)
+	//
+	// A number of pods, or `"50%"`.
+	"pod_disruption_budget": {"min_available", confBudget},
+
+	// conf.set_dns_config(dns_config), pipeline(dns_config=...)
+	//
+	// A `k8s.PodDNSConfig`.
+	"dns_config": {"dns_config", confDNS},
+
+	// conf.set_data_passing_volume(volume, path_prefix="artifact_data/"),
+	// pipeline(data_passing_volume=...)
+	//
+	// A `k8s.Volume` by which Argo passes files from step to step, in place of
+	// its artifacts. Each file needs a folder of its own, and has the same
+	// name where it is written and where it is read.
+	"data_passing_volume": {"", confDataVolume},
+
+	// conf.add_op_transformer(transformer), pipeline(op_transformers=[...])
+	//
+	// Functions of one step that run on every step when the pipeline's
+	// function has returned. `conf.op_transformers` is their list, which can
+	// be appended to.
+	"op_transformers": {"", confTransformers},
 }
 
 func (k *conf) AttrNames() []string {
@@ -157,6 +209,8 @@ func (t transformers) Attr(name string) (starlark.Value, error) {
 }
 
 // pipelineConf: pipeline_conf() -> conf
+//
+// What the pipeline sets, see [below](#what-a-pipeline-sets).
 func (s *Session) pipelineConf(c *call) (starlark.Value, error) {
 	b, err := c.inBody()
 	if err != nil {

@@ -32,35 +32,84 @@ type containerMethod func(c *call, k target) (starlark.Value, error)
 
 // containerMethods stand on containers and on steps.
 var containerMethods = map[string]containerMethod{
-	"add_env_from":                   addObject("env_from", "EnvFromSource", "envFrom", "", "environment"),
-	"add_env_variable":               addObject("env_variable", "EnvVar", "env", "name", "variable"),
-	"add_port":                       addObject("container_port", "ContainerPort", "ports", "name", "port"),
-	"add_resource_limit":             resourceMethod("limits", ""),
-	"add_resource_request":           resourceMethod("requests", ""),
-	"add_volume_devices":             addObject("volume_device", "VolumeDevice", "volumeDevices", "devicePath", "device at"),
-	"add_volume_mount":               addObject("volume_mount", "VolumeMount", "volumeMounts", "mountPath", "mount at"),
-	"get_resource_limit":             getResource("limits"),
-	"get_resource_request":           getResource("requests"),
-	"set_arguments":                  setTexts("arguments", "args"),
-	"set_command":                    setTexts("command", "command"),
-	"set_cpu_limit":                  resourceMethod("limits", "cpu"),
-	"set_cpu_request":                resourceMethod("requests", "cpu"),
-	"set_ephemeral_storage_limit":    resourceMethod("limits", "ephemeral-storage"),
-	"set_ephemeral_storage_request":  resourceMethod("requests", "ephemeral-storage"),
-	"set_gpu_limit":                  setGPULimit,
-	"set_image":                      setText("image", "image", ""),
-	"set_image_pull_policy":          setText("image_pull_policy", "imagePullPolicy", "PullPolicy"),
-	"set_lifecycle":                  setObject("lifecycle", "Lifecycle", "lifecycle"),
-	"set_liveness_probe":             setObject("liveness_probe", "Probe", "livenessProbe"),
-	"set_memory_limit":               resourceMethod("limits", "memory"),
-	"set_memory_request":             resourceMethod("requests", "memory"),
-	"set_readiness_probe":            setObject("readiness_probe", "Probe", "readinessProbe"),
-	"set_security_context":           setObject("security_context", "SecurityContext", "securityContext"),
+	// x.set_image(image), x.set_command(command), x.set_arguments(arguments)
+	//
+	// In place of what the container has.
+	"set_image":     setText("image", "image", ""),
+	"set_command":   setTexts("command", "command"),
+	"set_arguments": setTexts("arguments", "args"),
+
+	// x.set_memory_limit(memory), x.set_memory_request(memory),
+	// x.set_cpu_limit(cpu), x.set_cpu_request(cpu),
+	// x.set_ephemeral_storage_limit(size),
+	// x.set_ephemeral_storage_request(size)
+	//
+	// How much it may take at most, and how much it is sure to get: `"512Mi"`,
+	// `"2G"`, `"500m"`.
+	"set_memory_limit":              resourceMethod("limits", "memory"),
+	"set_memory_request":            resourceMethod("requests", "memory"),
+	"set_cpu_limit":                 resourceMethod("limits", "cpu"),
+	"set_cpu_request":               resourceMethod("requests", "cpu"),
+	"set_ephemeral_storage_limit":   resourceMethod("limits", "ephemeral-storage"),
+	"set_ephemeral_storage_request": resourceMethod("requests", "ephemeral-storage"),
+
+	"set_gpu_limit": setGPULimit,
+
+	// x.add_resource_limit(resource_name, value),
+	// x.add_resource_request(resource_name, value)
+	//
+	// The same for any resource.
+	"add_resource_limit":   resourceMethod("limits", ""),
+	"add_resource_request": resourceMethod("requests", ""),
+
+	// x.get_resource_limit(resource_name),
+	// x.get_resource_request(resource_name)
+	//
+	// What was set, or None.
+	"get_resource_limit":   getResource("limits"),
+	"get_resource_request": getResource("requests"),
+
+	// x.add_env_variable(env_variable), x.add_env_from(env_from)
+	//
+	// A `k8s.EnvVar`; a `k8s.EnvFromSource`.
+	"add_env_variable": addObject("env_variable", "EnvVar", "env", "name", "variable"),
+	"add_env_from":     addObject("env_from", "EnvFromSource", "envFrom", "", "environment"),
+
+	// x.add_volume_mount(volume_mount), x.add_volume_devices(volume_device),
+	// x.add_port(container_port)
+	//
+	// A `k8s.VolumeMount`; a `k8s.VolumeDevice`; a `k8s.ContainerPort`.
+	"add_volume_mount":   addObject("volume_mount", "VolumeMount", "volumeMounts", "mountPath", "mount at"),
+	"add_volume_devices": addObject("volume_device", "VolumeDevice", "volumeDevices", "devicePath", "device at"),
+	"add_port":           addObject("container_port", "ContainerPort", "ports", "name", "port"),
+
+	// x.set_image_pull_policy(image_pull_policy)
+	//
+	// `Always`, `Never` or `IfNotPresent`.
+	"set_image_pull_policy": setText("image_pull_policy", "imagePullPolicy", "PullPolicy"),
+
+	// x.set_security_context(security_context),
+	// x.set_liveness_probe(liveness_probe),
+	// x.set_readiness_probe(readiness_probe), x.set_lifecycle(lifecycle)
+	//
+	// A `k8s.SecurityContext`; a `k8s.Probe`; a `k8s.Lifecycle`.
+	"set_security_context": setObject("security_context", "SecurityContext", "securityContext"),
+	"set_liveness_probe":   setObject("liveness_probe", "Probe", "livenessProbe"),
+	"set_readiness_probe":  setObject("readiness_probe", "Probe", "readinessProbe"),
+	"set_lifecycle":        setObject("lifecycle", "Lifecycle", "lifecycle"),
+
+	// x.set_stdin(stdin=True), x.set_stdin_once(stdin_once=True),
+	// x.set_tty(tty=True),
+	// x.set_termination_message_path(termination_message_path),
+	// x.set_termination_message_policy(termination_message_policy)
+	//
+	// The fields of these names; the policy is `File` or
+	// `FallbackToLogsOnError`.
 	"set_stdin":                      setFlag("stdin", "stdin"),
 	"set_stdin_once":                 setFlag("stdin_once", "stdinOnce"),
+	"set_tty":                        setFlag("tty", "tty"),
 	"set_termination_message_path":   setText("termination_message_path", "terminationMessagePath", ""),
 	"set_termination_message_policy": setText("termination_message_policy", "terminationMessagePolicy", "TerminationMessagePolicy"),
-	"set_tty":                        setFlag("tty", "tty"),
 }
 
 // addObject: x.add_NAME(object) -> x. Objects that agree in the field key are
@@ -261,7 +310,8 @@ func getResource(kind string) containerMethod {
 
 // setGPULimit: x.set_gpu_limit(gpu, vendor="nvidia") -> x
 //
-// A vendor known only at run time is, as in KFP, the whole name of a resource.
+// GPUs: a number, and `nvidia` or `amd`. A vendor known only at run time is
+// the whole name of a resource.
 func setGPULimit(c *call, k target) (starlark.Value, error) {
 	var gpu quantity
 	vendor := text("nvidia")
@@ -434,7 +484,11 @@ func (u *userContainer) Attr(name string) (starlark.Value, error) {
 	switch name {
 	case "name":
 		return u.s.text(u.name()), nil
-	case "set_mirror_volume_mounts": // x.set_mirror_volume_mounts(mirror_volume_mounts=True) -> x
+	// x.set_mirror_volume_mounts(mirror_volume_mounts=True)
+	//
+	// Of user containers and sidecars only: they get the mounts of the step's
+	// container too.
+	case "set_mirror_volume_mounts":
 		return u.s.builtin(name, func(c *call) (starlark.Value, error) {
 			_, err := setFlag("mirror_volume_mounts", "mirrorVolumeMounts")(c, u.target())
 			return u, err
@@ -453,8 +507,10 @@ func (u *userContainer) SetField(name string, v starlark.Value) error {
 	return u.s.setContainerField("a "+u.word, u.target(), name, v)
 }
 
-// userContainerOf: user_container(name, image, command=None, args=None, mirror_volume_mounts=None, **fields) -> container,
-// and sidecar. The fields are those of k8s.Container.
+// userContainerOf: user_container(name, image, command=None, args=None, mirror_volume_mounts=None, **fields) -> container, sidecar(name, image, ...) -> container
+//
+// A container for `add_init_container` and `add_sidecar`; `fields` are those
+// of `k8s.Container`.
 func (s *Session) userContainerOf(word string) func(c *call) (starlark.Value, error) {
 	return func(c *call) (starlark.Value, error) {
 		var name, image text

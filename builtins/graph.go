@@ -29,6 +29,10 @@ func (g *graph) Truth() starlark.Bool  { return true }
 func (g *graph) Hash() (uint32, error) { return starlark.String(g.name).Hash() }
 
 // graphComponent: graph_component(fn, name=None) -> fn
+//
+// Makes a function a group that is recorded once and may call itself: `flip
+// = graph_component(flip)`. Its arguments are values of the run; the name is
+// by default that of the function.
 func (s *Session) graphComponent(c *call) (starlark.Value, error) {
 	var fn *starlark.Function
 	var name *string

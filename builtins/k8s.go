@@ -46,6 +46,8 @@ func (k k8s) Attr(name string) (starlark.Value, error) {
 }
 
 // newObject: k8s.TYPE(field=value, ...) -> object
+//
+// An object of Kubernetes, see [below](#kubernetes-objects).
 func (c *call) newObject(t *kube.Type) (starlark.Value, error) {
 	if len(c.args) > 0 {
 		e := c.errorf("", "%s takes no positional arguments: want the fields by their names", c.name)

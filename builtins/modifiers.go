@@ -32,6 +32,8 @@ func (c *call) modifier(fn func(c *call, st *step)) starlark.Value {
 
 // useGCPSecret: use_gcp_secret(secret_name="user-gcp-sa", secret_file_path_in_volume=None, volume_name=None, secret_volume_mount_path="/secret/gcp-credentials") -> modifier
 //
+// Mounts the secret and points Google's variables at it.
+//
 // The source is kfp.gcp.use_gcp_secret of kfp 1.8.22.
 func (s *Session) useGCPSecret(c *call) (starlark.Value, error) {
 	var secret, mountPath text = "user-gcp-sa", "/secret/gcp-credentials"
@@ -60,6 +62,8 @@ func (s *Session) useGCPSecret(c *call) (starlark.Value, error) {
 
 // mountPVC: mount_pvc(pvc_name="pipeline-claim", volume_name="pipeline", volume_mount_path="/mnt/pipeline") -> modifier
 //
+// Mounts a claim.
+//
 // The source is kfp.onprem.mount_pvc of kfp 1.8.22.
 func (s *Session) mountPVC(c *call) (starlark.Value, error) {
 	var pvc, volume, mountPath text = "pipeline-claim", "pipeline", "/mnt/pipeline"
@@ -85,6 +89,8 @@ func (c *call) checkName(arg, name string) {
 }
 
 // usePreemptibleNodepool: use_preemptible_nodepool(toleration=..., hard_constraint=False) -> modifier
+//
+// Prefers, or with `hard_constraint` wants, preemptible nodes of GKE.
 //
 // The source of this and the next two is kfp.gcp of kfp 1.8.22.
 func (s *Session) usePreemptibleNodepool(c *call) (starlark.Value, error) {
@@ -113,6 +119,8 @@ func (s *Session) usePreemptibleNodepool(c *call) (starlark.Value, error) {
 }
 
 // addGPUToleration: add_gpu_toleration(toleration=...) -> modifier
+//
+// Tolerates the taint of nodes with GPUs.
 func (s *Session) addGPUToleration(c *call) (starlark.Value, error) {
 	var v starlark.Value
 	if err := c.unpack("toleration??", &v); err != nil {
@@ -137,6 +145,8 @@ func (c *call) toleration(v starlark.Value, key string) dag.Object {
 }
 
 // useTPU: use_tpu(tpu_cores, tpu_resource, tf_version) -> modifier
+//
+// Asks for a TPU of GKE.
 func (s *Session) useTPU(c *call) (starlark.Value, error) {
 	var cores, version scalar
 	var resource string
@@ -151,6 +161,8 @@ func (s *Session) useTPU(c *call) (starlark.Value, error) {
 }
 
 // useAWSSecret: use_aws_secret(secret_name="aws-secret", aws_access_key_id_name="AWS_ACCESS_KEY_ID", aws_secret_access_key_name="AWS_SECRET_ACCESS_KEY", aws_region=None) -> modifier
+//
+// Sets Amazon's variables from the secret.
 //
 // The source is kfp.aws.use_aws_secret of kfp 1.8.22.
 func (s *Session) useAWSSecret(c *call) (starlark.Value, error) {
@@ -172,6 +184,8 @@ func (s *Session) useAWSSecret(c *call) (starlark.Value, error) {
 
 // useAzureSecret: use_azure_secret(secret_name="azcreds") -> modifier
 //
+// Sets Azure's variables from the secret.
+//
 // The source is kfp.azure.use_azure_secret of kfp 1.8.22.
 func (s *Session) useAzureSecret(c *call) (starlark.Value, error) {
 	var secret text = "azcreds"
@@ -187,6 +201,8 @@ func (s *Session) useAzureSecret(c *call) (starlark.Value, error) {
 }
 
 // useK8sSecret: use_k8s_secret(secret_name="k8s-secret", k8s_secret_key_to_env={}) -> modifier
+//
+// Sets variables from keys of the secret: `{"key": "VARIABLE"}`.
 //
 // The source of this and the next one is kfp.onprem of kfp 1.8.22.
 func (s *Session) useK8sSecret(c *call) (starlark.Value, error) {
@@ -210,6 +226,8 @@ func (s *Session) useK8sSecret(c *call) (starlark.Value, error) {
 }
 
 // addDefaultResourceSpec: add_default_resource_spec(memory_limit=None, cpu_limit=None, memory_request=None, cpu_request=None) -> modifier
+//
+// Limits and requests, where the step has none; meant as a transformer.
 //
 // A request that is not given is the limit. What a step already limits or
 // requests stays.

@@ -33,6 +33,9 @@ type Setting struct {
 func (s *Session) Settings() []*Setting { return s.settings }
 
 // config: config(name, default=None, choices=None, doc="") -> value
+//
+// A setting: an ordinary value, from `--set name=value`, converted to the
+// type of the default.
 func (s *Session) config(c *call) (starlark.Value, error) {
 	set := &Setting{Default: starlark.None, Pos: c.pos}
 	var choices starlark.Iterable
@@ -197,6 +200,13 @@ type Pipeline struct {
 func (s *Session) Pipelines() []*Pipeline { return s.pipelines }
 
 // pipeline: pipeline(fn, name=None, description=None, types=None, op_transformers=None, **conf) -> fn
+//
+// Registers a pipeline and returns `fn`. The arguments of `fn` are its
+// params. The name is by default that of the function (`my_pipeline`: "My
+// pipeline"), the description the first line of its docstring. `types` names
+// the types of params: `{"url": "GCSPath", "n": "Integer"}`, with properties
+// `{"url": {"GCSPath": {"file_type": "csv"}}}`. `conf` and
+// `op_transformers`: see [What a pipeline sets](#what-a-pipeline-sets).
 //
 // The words of conf are those of pipeline_conf(), without their set_.
 func (s *Session) pipeline(c *call) (starlark.Value, error) {

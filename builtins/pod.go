@@ -41,6 +41,8 @@ var podMethods = map[string]podMethod{
 }
 
 // addVolume: step.add_volume(volume) -> step
+//
+// A `k8s.Volume`.
 func addVolume(c *call, st *step) error {
 	var v starlark.Value
 	if err := c.unpack("volume", &v); err != nil {
@@ -52,8 +54,11 @@ func addVolume(c *call, st *step) error {
 	return nil
 }
 
-// addToleration: step.add_toleration(tolerations) -> step. KFP named the
-// argument so, though it takes one.
+// addToleration: step.add_toleration(tolerations) -> step
+//
+// A `k8s.Toleration` of its pod.
+//
+// KFP named the argument so, though it takes one.
 func addToleration(c *call, st *step) error {
 	var v starlark.Value
 	if err := c.unpack("tolerations", &v); err != nil {
@@ -72,8 +77,9 @@ func (c *call) addToleration(d *dag.Step, toleration dag.Object) {
 	}
 }
 
-// addAffinity: step.add_affinity(affinity) -> step. It takes the place of one
-// that the step has.
+// addAffinity: step.add_affinity(affinity) -> step
+//
+// A `k8s.Affinity` of its pod, in place of the one it had.
 func addAffinity(c *call, st *step) error {
 	var v starlark.Value
 	if err := c.unpack("affinity", &v); err != nil {
@@ -86,16 +92,24 @@ func addAffinity(c *call, st *step) error {
 }
 
 // addNodeSelector: step.add_node_selector_constraint(label_name, value) -> step
+//
+// A label that its node must have.
 func addNodeSelector(c *call, st *step) error {
 	return c.addPair(st, &st.d.NodeSelector, "label_name", "node selector", true)
 }
 
 // addAnnotation: step.add_pod_annotation(name, value) -> step
+//
+// An annotation of its pod.
 func addAnnotation(c *call, st *step) error {
 	return c.addPair(st, &st.d.Annotations, "name", "annotation", false)
 }
 
 // addLabel: step.add_pod_label(name, value) -> step
+//
+// A label of its pod. `add-pod-env` with the value `true` gives the
+// container the variables `KFP_POD_NAME`, `KFP_POD_UID`, `KFP_NAMESPACE`,
+// `WORKFLOW_ID`, `KFP_RUN_ID` and `ENABLE_CACHING`.
 func addLabel(c *call, st *step) error {
 	return c.addPair(st, &st.d.Labels, "name", "label", true)
 }
@@ -128,6 +142,9 @@ func (c *call) setPair(to *dag.Object, owner, arg, what, name, v string, labels 
 }
 
 // addInitContainer: step.add_init_container(init_container) -> step
+//
+// A container that runs before: `user_container(...)`, a `k8s.Container` or
+// a dict.
 func addInitContainer(c *call, st *step) error {
 	var v starlark.Value
 	if err := c.unpack("init_container", &v); err != nil {
@@ -138,6 +155,8 @@ func addInitContainer(c *call, st *step) error {
 }
 
 // addSidecar: step.add_sidecar(sidecar) -> step
+//
+// A container that runs beside: `sidecar(...)`, a `k8s.Container` or a dict.
 func addSidecar(c *call, st *step) error {
 	var v starlark.Value
 	if err := c.unpack("sidecar", &v); err != nil {
@@ -148,6 +167,8 @@ func addSidecar(c *call, st *step) error {
 }
 
 // setDisplayName: step.set_display_name(name) -> step
+//
+// The name that KFP's pages show.
 func setDisplayName(c *call, st *step) error {
 	var name text
 	if err := c.unpack("name", &name); err != nil {
@@ -158,6 +179,8 @@ func setDisplayName(c *call, st *step) error {
 }
 
 // setCachingOptions: step.set_caching_options(enable_caching) -> step
+//
+// Whether KFP may take the outputs of an earlier run.
 func setCachingOptions(c *call, st *step) error {
 	var on bool
 	if err := c.unpack("enable_caching", &on); err != nil {
@@ -168,6 +191,8 @@ func setCachingOptions(c *call, st *step) error {
 }
 
 // setPendingTimeout: step.set_pending_timeout(seconds) -> step
+//
+// How long an attempt may wait to be started.
 func setPendingTimeout(c *call, st *step) error {
 	var seconds scalar
 	if err := c.unpack("seconds", &seconds); err != nil {
@@ -180,6 +205,9 @@ func setPendingTimeout(c *call, st *step) error {
 }
 
 // setInfraRetries: step.set_infra_retries(n) -> step
+//
+// How many attempts the infrastructure may lose before that is the step's
+// failure.
 func setInfraRetries(c *call, st *step) error {
 	var n int
 	if err := c.unpack("n", &n); err != nil {
@@ -194,6 +222,8 @@ func setInfraRetries(c *call, st *step) error {
 }
 
 // setPrimitive: step.set_primitive(primitive) -> step
+//
+// What it runs as: `"pod"` or `"job"`.
 func setPrimitive(c *call, st *step) error {
 	var primitive string
 	if err := c.unpack("primitive", &primitive); err != nil {
@@ -209,6 +239,8 @@ func setPrimitive(c *call, st *step) error {
 }
 
 // setMesh: step.set_mesh(mesh=True) -> step
+//
+// Keeps the sidecar of a service mesh.
 func setMesh(c *call, st *step) error {
 	on := true
 	if err := c.unpack("mesh?", &on); err != nil {
@@ -219,6 +251,8 @@ func setMesh(c *call, st *step) error {
 }
 
 // setServiceAccount: step.set_service_account(name) -> step
+//
+// The account that it runs as.
 func setServiceAccount(c *call, st *step) error {
 	var name text
 	if err := c.unpack("name", &name); err != nil {

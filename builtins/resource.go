@@ -40,6 +40,9 @@ func (a *resourceArgs) pairs(own ...any) []any {
 }
 
 // resourceOp: resource_op(name, k8s_resource, action="create", merge_strategy=None, success_condition=None, failure_condition=None, attribute_outputs=None, set_owner_reference=None, flags=None) -> step
+//
+// A step that changes an object of the cluster, see
+// [below](#steps-without-a-container).
 func (s *Session) resourceOp(c *call) (starlark.Value, error) {
 	b, err := c.inBody()
 	if err != nil {
@@ -300,7 +303,11 @@ func (st *step) resourceAttr(name string) (starlark.Value, error) {
 	return st.s.bind(name, stepMethods[name], st.d, st), nil
 }
 
-// delete: step.delete(flags=None) -> step. The new step deletes the object.
+// delete: step.delete(flags=None) -> step
+//
+// Another step, which deletes the object that this one made.
+//
+// The new step deletes the object.
 func (st *step) delete(c *call) (starlark.Value, error) {
 	b, err := c.inBody()
 	if err != nil {

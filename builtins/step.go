@@ -43,6 +43,13 @@ func (st *step) Truth() starlark.Bool  { return true }
 func (st *step) Hash() (uint32, error) { return starlark.String(st.d.Name).Hash() }
 
 // containerOp: container_op(name, image, command=None, arguments=None, file_outputs=None, init_containers=None, sidecars=None, env=None, pvolumes=None, accelerator=None, once=False, container_kwargs=None) -> step
+//
+// A step: one command in one image. `file_outputs` maps names to absolute
+// paths in the container; `env` maps names to text, or is a list of
+// `k8s.EnvVar`; `accelerator` is what `.set_accelerator` takes;
+// `container_kwargs` are more fields of the container, as of
+// `k8s.Container`. `once=True`: never started a second time, not even after
+// a lost node.
 func (s *Session) containerOp(c *call) (starlark.Value, error) {
 	b, err := c.inBody()
 	if err != nil {
@@ -417,6 +424,8 @@ func (o *outputs) Iterate() starlark.Iterator {
 }
 
 // after: step.after(*steps_or_groups) -> step
+//
+// Runs after these.
 func after(c *call, d *dag.Step, self starlark.Value) (starlark.Value, error) {
 	return self, c.addAfter(&d.After)
 }
@@ -451,6 +460,8 @@ func (c *call) addAfter(edges *[]dag.Edge) error {
 }
 
 // apply: step.apply(fn) -> step
+//
+// Calls a function of one step, such as a modifier.
 func apply(c *call, d *dag.Step, self starlark.Value) (starlark.Value, error) {
 	var fn starlark.Callable
 	if err := c.unpack("fn", &fn); err != nil {
@@ -461,6 +472,9 @@ func apply(c *call, d *dag.Step, self starlark.Value) (starlark.Value, error) {
 }
 
 // setRetry: step.set_retry(num_retries, policy=None, backoff_duration=None, backoff_factor=None, backoff_max_duration=None) -> step
+//
+// How often it is tried again. `policy` is one of `OnFailure` (as if unset),
+// `OnError`, `OnTransientError`, `Always`.
 func setRetry(c *call, d *dag.Step, self starlark.Value) (starlark.Value, error) {
 	var limit scalar
 	var policy string
@@ -509,6 +523,8 @@ func (c *call) backoff(arg, text string) string {
 }
 
 // setTimeout: step.set_timeout(seconds) -> step
+//
+// The wall clock of one attempt.
 func setTimeout(c *call, d *dag.Step, self starlark.Value) (starlark.Value, error) {
 	var seconds scalar
 	if err := c.unpack("seconds", &seconds); err != nil {

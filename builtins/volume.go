@@ -68,8 +68,12 @@ func (v *pipelineVolume) Attr(name string) (starlark.Value, error) {
 	return v.object().Attr(name)
 }
 
-// afterSteps: volume.after(*steps) -> volume. It is the same volume, to be
-// mounted after these steps too. Those that they come after are left out.
+// afterSteps: volume.after(*steps) -> volume
+//
+// The same volume, for steps that come after these.
+//
+// It is the same volume, to be mounted after these steps too. Those that
+// they come after are left out.
 func (v *pipelineVolume) afterSteps(c *call) (starlark.Value, error) {
 	w := &pipelineVolume{s: v.s, obj: v.obj}
 	if err := c.addAfter(&w.after); err != nil {
@@ -100,6 +104,9 @@ func (s *Session) implies(name, other string, seen map[string]bool) bool {
 }
 
 // pipelineVolume: pipeline_volume(pvc=None, volume=None, name=None, **source) -> volume
+//
+// A volume of a claim that is there, of a `k8s.Volume`, or of one of its
+// sources: `empty_dir = {}`.
 //
 // The source is a field of k8s.Volume. A volume without a name gets the one
 // that PipelineVolume of kfp 1.8.22 gives it, which depends on its content.
@@ -203,6 +210,8 @@ func pythonFields(holds string, tree any) any {
 }
 
 // addPVolumes: step.add_pvolumes(pvolumes) -> step
+//
+// Mounts volumes: `{path: volume}`, see [Volumes](#volumes).
 func addPVolumes(c *call, st *step) error {
 	var pvolumes *starlark.Dict
 	if err := c.unpack("pvolumes", &pvolumes); err != nil {
@@ -269,6 +278,12 @@ func (st *step) pvolumeField(name string) (starlark.Value, error) {
 }
 
 // volumeOp: volume_op(name, resource_name=None, size=None, storage_class=None, modes=VOLUME_MODE_RWM, annotations=None, data_source=None, volume_name=None, generate_unique_name=True, k8s_resource=None, action="create", merge_strategy=None, success_condition=None, failure_condition=None, attribute_outputs=None, set_owner_reference=None, flags=None) -> step
+//
+// A step that makes a claim, named like the run and `resource_name` behind
+// it; `.volume` is its volume. It has an output `size` too. `data_source` is
+// the name of a VolumeSnapshot, `.snapshot` of a step, or a
+// `k8s.TypedLocalObjectReference`. `k8s_resource` is the whole claim
+// instead. The rest is as in `resource_op`.
 //
 // The source of this and the next one is kfp.dsl of kfp 1.8.22.
 func (s *Session) volumeOp(c *call) (starlark.Value, error) {
@@ -413,6 +428,9 @@ func (c *call) metadata(resourceName starlark.Value, unique bool, annotations st
 }
 
 // volumeSnapshotOp: volume_snapshot_op(name, resource_name=None, pvc=None, snapshot_class=None, annotations=None, volume=None, api_version="snapshot.storage.k8s.io/v1alpha1", k8s_resource=None, action="create", merge_strategy=None, success_condition="status.readyToUse == true", failure_condition=None, attribute_outputs=None, set_owner_reference=None, flags=None) -> step
+//
+// A step that makes a snapshot of the claim `pvc`, or of that of a volume;
+// `.snapshot` refers to it. It waits until the snapshot is ready.
 func (s *Session) volumeSnapshotOp(c *call) (starlark.Value, error) {
 	b, err := c.inBody()
 	if err != nil {
