@@ -35,11 +35,12 @@ func CheckOutputName(name string) string {
 func (p *Pipeline) Validate() error {
 	v := validator{p: p, steps: map[string]*Step{}, groups: map[string]*Group{}, params: map[string]bool{}, fullNames: map[string]Pos{}, hints: map[string]string{}}
 	v.pipeline()
-	for _, s := range p.Steps {
-		v.about = s.Name
-		v.step(s)
-	}
 	t := newTree(p)
+	t.refs = make([][]Ref, len(p.Steps))
+	for i, s := range p.Steps {
+		v.about = s.Name
+		t.refs[i] = v.step(s)
+	}
 	v.scopes(t)
 	if _, err := t.order(); err != nil {
 		v.faults = append(v.faults, Faults(err)...)
@@ -96,7 +97,8 @@ func (v *validator) pipeline() {
 	}
 }
 
-func (v *validator) step(s *Step) {
+// step checks a step and returns its Refs, which are met on the way.
+func (v *validator) step(s *Step) []Ref {
 	switch {
 	case s.Name == "" || s.Name != K8sName(s.Name):
 		v.fault(s.Pos, "step name %q: want small letters, digits and hyphens", s.Name)
@@ -111,10 +113,17 @@ func (v *validator) step(s *Step) {
 			v.fault(e.Pos, "step %q needs unknown step %q", s.Name, e.Step).Hint = v.didYouMean(e.Step)
 		}
 	}
-	s.WalkText(func(field *Field, text string) { v.text(s, field, text) })
+	refs := distinct[Ref]{list: []Ref{}}
+	s.WalkText(func(field *Field, text string) {
+		for _, r := range v.text(s, field, text) {
+			refs.add(r)
+		}
+	})
 	files := map[string]string{}
 	for _, a := range s.Artifacts {
-		v.text(s, &Field{prefix: "artifact " + a.Name}, a.Text)
+		for _, r := range v.text(s, &Field{prefix: "artifact " + a.Name}, a.Text) {
+			refs.add(r)
+		}
 		if !path.IsAbs(a.Path) || path.Clean(a.Path) == "/" {
 			v.fault(a.Pos, "step %q takes %q as a file: path %q: want an absolute path in the container", s.Name, a.Name, a.Path)
 		}
@@ -149,6 +158,7 @@ func (v *validator) step(s *Step) {
 	v.accelerator(s)
 	v.conduct(s)
 	v.dataVolume(s)
+	return refs.list
 }
 
 // didYouMean gives the hint for an unknown step, and none after the first few:
@@ -166,8 +176,9 @@ func (v *validator) didYouMean(name string) string {
 	return hint
 }
 
-// text checks the tokens of one text of a step.
-func (v *validator) text(s *Step, field *Field, text string) {
+// text checks one text of a step and returns the values whose tokens stand in
+// it.
+func (v *validator) text(s *Step, field *Field, text string) []Ref {
 	refs, whole := Refs(text)
 	if whole && !utf8.ValidString(text) {
 		v.fault(s.Pos, "step %q, %s: %q is not valid UTF-8", s.Name, field, Display(text))
@@ -193,6 +204,7 @@ func (v *validator) text(s *Step, field *Field, text string) {
 			}
 		}
 	}
+	return refs
 }
 
 // output checks an output of a step; files are the names of the outputs before
