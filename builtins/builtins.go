@@ -67,6 +67,7 @@ type Session struct {
 	faults    []*Error
 	misuse    *Misuse
 	failure   *Failure
+	at        dag.Pos // where the function that runs was named, if no script calls it
 
 	incomplete bool // see Incomplete
 
@@ -252,7 +253,7 @@ type call struct {
 
 func (s *Session) builtin(name string, fn func(*call) (starlark.Value, error)) *starlark.Builtin {
 	return starlark.NewBuiltin(name, func(thread *starlark.Thread, b *starlark.Builtin, args starlark.Tuple, kwargs []starlark.Tuple) (starlark.Value, error) {
-		return fn(&call{s: s, name: name, pos: Caller(thread), args: args, kwargs: kwargs})
+		return fn(&call{s: s, name: name, pos: s.caller(thread), args: args, kwargs: kwargs})
 	})
 }
 
@@ -358,6 +359,15 @@ func (c *call) given(params []string, name string) starlark.Value {
 		}
 	}
 	return nil
+}
+
+// caller is the place in the script that called the running builtin, or that
+// named it, if it runs because of what was said there.
+func (s *Session) caller(thread *starlark.Thread) dag.Pos {
+	if p := Caller(thread); p.IsValid() {
+		return p
+	}
+	return s.at
 }
 
 // inBody returns the pipeline whose function is running, or a fault.

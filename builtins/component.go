@@ -38,6 +38,8 @@ func (s *Session) loadComponent(c *call) (starlark.Value, error) {
 	switch {
 	case given != 1:
 		return nil, c.errorf("", "load_component: want one source, a path or url = ..., got %d", given)
+	case strings.Contains(file, "://"):
+		return nil, c.errorf("path", "load_component: %q is a URL: write  load_component(url = %q)", file, file)
 	case url != "":
 		return s.loadURL(c, "url", url)
 	case text != "":
@@ -216,7 +218,7 @@ func (f *factory) title() string { return fmt.Sprintf("component %q", f.Name()) 
 
 // CallInternal makes a step, or the steps of a graph.
 func (f *factory) CallInternal(thread *starlark.Thread, args starlark.Tuple, kwargs []starlark.Tuple) (starlark.Value, error) {
-	c := &call{s: f.s, name: f.title(), pos: Caller(thread), args: args, kwargs: kwargs}
+	c := &call{s: f.s, name: f.title(), pos: f.s.caller(thread), args: args, kwargs: kwargs}
 	b, err := c.inBody()
 	if err != nil {
 		return nil, err

@@ -23,7 +23,7 @@ type conf struct {
 	s            *Session
 	d            dag.Conf
 	pullPolicy   string // of containers that have none
-	transformers []starlark.Callable
+	transformers []transformer
 }
 
 var _ starlark.HasAttrs = (*conf)(nil)
@@ -152,7 +152,7 @@ func (k *conf) Attr(name string) (starlark.Value, error) {
 			if err := c.unpack("transformer", &fn); err != nil {
 				return nil, err
 			}
-			k.transformers = append(k.transformers, fn)
+			k.transformers = append(k.transformers, transformer{fn, c.pos})
 			return k, nil
 		}), nil
 	case "op_transformers":
@@ -192,7 +192,7 @@ func (t transformers) Attr(name string) (starlark.Value, error) {
 			if err := c.unpack("transformer", &fn); err != nil {
 				return nil, err
 			}
-			t.k.transformers = append(t.k.transformers, fn)
+			t.k.transformers = append(t.k.transformers, transformer{fn, c.pos})
 			return starlark.None, nil
 		}), nil
 	case "extend": // conf.op_transformers.extend(transformers)
@@ -241,6 +241,12 @@ func (c *call) cutConf() *conf {
 	return k
 }
 
+// A transformer is a function that runs on each step.
+type transformer struct {
+	fn  starlark.Callable
+	pos dag.Pos // of the call that named it
+}
+
 // clone returns a conf that can be changed without changing k.
 func (k *conf) clone() *conf {
 	c := *k
@@ -253,8 +259,9 @@ func (k *conf) clone() *conf {
 // their containers get their last form.
 func (b *body) finish(s *Session) error {
 	for _, st := range slices.Clone(b.made) {
-		for _, fn := range b.conf.transformers {
-			if _, err := starlark.Call(s.thread, fn, starlark.Tuple{st}, nil); err != nil {
+		for _, t := range b.conf.transformers {
+			s.at = t.pos
+			if _, err := starlark.Call(s.thread, t.fn, starlark.Tuple{st}, nil); err != nil {
 				return err
 			}
 		}
@@ -411,6 +418,6 @@ func confTransformers(c *call, k *conf, arg string, v starlark.Value) {
 			c.report(arg, "%s, argument %q: want functions, got %s", c.name, arg, typeName(e))
 			continue
 		}
-		k.transformers = append(k.transformers, fn)
+		k.transformers = append(k.transformers, transformer{fn, c.pos})
 	}
 }

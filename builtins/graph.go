@@ -55,7 +55,7 @@ func (s *Session) graphComponent(c *call) (starlark.Value, error) {
 // CallInternal records the function's steps as a group; inside that group, it
 // records another round of it.
 func (g *graph) CallInternal(thread *starlark.Thread, args starlark.Tuple, kwargs []starlark.Tuple) (starlark.Value, error) {
-	c := &call{s: g.s, name: g.name, pos: Caller(thread), args: args, kwargs: kwargs}
+	c := &call{s: g.s, name: g.name, pos: g.s.caller(thread), args: args, kwargs: kwargs}
 	b, err := c.inBody()
 	if err != nil {
 		return nil, err

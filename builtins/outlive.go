@@ -34,7 +34,7 @@ func (s *Session) outliving() {
 	s.env[GetName] = starlark.NewBuiltin(GetName, func(thread *starlark.Thread, _ *starlark.Builtin, args starlark.Tuple, _ []starlark.Tuple) (starlark.Value, error) {
 		if setter, ok := args[1].(*block); ok && s.body != nil {
 			name, _ := starlark.AsString(args[2])
-			c := &call{s: s, name: name, pos: Caller(thread)}
+			c := &call{s: s, name: name, pos: s.caller(thread)}
 			c.outlived(setter, args[0])
 		}
 		return args[0], nil

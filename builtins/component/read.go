@@ -230,6 +230,9 @@ func (r *reader) text(n *yaml.Node, what string) string {
 	}
 	if n.Kind == yaml.ScalarNode {
 		if text, ok := scalar(n).(string); ok {
+			if strings.Contains(text, "{{$.") {
+				r.fault(n, "%s holds {{$. , a placeholder of KFP v2, which a component of v1 cannot have", what).Hint = "write  {inputValue: NAME}, {inputPath: NAME} or {outputPath: NAME}"
+			}
 			return text
 		}
 		r.fault(n, "%s is %s, which YAML takes for %s: want text", what, n.Value, kind(n)).Hint = "quote it:  " + strconv.Quote(n.Value)
