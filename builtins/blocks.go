@@ -329,6 +329,9 @@ func (c *call) branch(b *body, name *string, before *dag.Group, cond *dag.Condit
 	if bl.g.Condition = all[0]; len(all) > 1 {
 		bl.g.Condition = &dag.Condition{Op: "all", Of: all}
 	}
+	if countParts(bl.g.Condition) > maxCompare {
+		return nil, c.errorf("", "%s: with what it excludes of the conditions before it, its condition has more than %d parts", c.name, maxCompare)
+	}
 	open := bl.open
 	bl.open = func(bl *block) error {
 		err := open(bl)
@@ -338,6 +341,15 @@ func (c *call) branch(b *body, name *string, before *dag.Group, cond *dag.Condit
 		return err
 	}
 	return bl, nil
+}
+
+// countParts counts the comparisons and words of a condition, shared ones each time.
+func countParts(c *dag.Condition) int {
+	n := 1
+	for _, of := range c.Of {
+		n += countParts(of)
+	}
+	return n
 }
 
 // conjuncts returns conditions that all hold if and only if c does.
@@ -396,6 +408,9 @@ func combine(op string) func(c *call) (starlark.Value, error) {
 		if len(all.Of) == 1 {
 			all = all.Of[0]
 		}
+		if countParts(all) > maxCompare {
+			return nil, c.errorf("", "%s: the condition has more than %d parts", c.name, maxCompare)
+		}
 		return &condition{s: c.s, c: all}, nil
 	}
 }
@@ -412,7 +427,11 @@ func (s *Session) notCondition(c *call) (starlark.Value, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &condition{s: s, c: not(cond)}, nil
+	cond = not(cond)
+	if countParts(cond) > maxCompare {
+		return nil, c.errorf("", "%s: the condition has more than %d parts", c.name, maxCompare)
+	}
+	return &condition{s: s, c: cond}, nil
 }
 
 // exitHandler: exit_handler(step, name=None) -> block

@@ -24,6 +24,12 @@ const (
 	maxDigit = 10_000   // of an int that int() reads
 )
 
+const (
+	maxCompare = 1000      // comparisons and words of a condition, shared ones each time
+	maxNamed   = 5000      // variables, mounts, volumes, tolerations and the like of a step
+	maxEdges   = 1_000_000 // that after makes, of a pipeline
+)
+
 func tooLong(what string, n, most int) error {
 	return fmt.Errorf("%s would have %d elements or bytes: want at most %d", what, n, most)
 }

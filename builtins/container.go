@@ -217,20 +217,45 @@ func (c *call) addMount(k target, name, mountPath string) {
 
 func (c *call) addNamed(k target, field, key, what string, obj dag.Object) {
 	list, _ := k.obj.Get(field).([]any)
+	if most := maxNamed; c.full(k.what, field, len(list), most) || key == "" && c.full(k.what, field, len(list), most/5) {
+		return
+	}
+	name := memberOf(obj, key)
+	text := dag.PythonJSON(obj)
 	for _, other := range list {
 		other, _ := other.(dag.Object)
-		if key != "" && other.Get(key) != obj.Get(key) {
+		if key != "" && memberOf(other, key) != name || len(other) != len(obj) && key == "" {
 			continue
 		}
-		if equalTrees(other, obj) {
+		if dag.PythonJSON(other) == text {
 			return
 		}
-		if name := obj.Get(key); key != "" && name != nil {
+		if key != "" && name != nil {
 			c.report("", "%s: %s has another %s %q", c.name, k.what, what, dag.Display(fmt.Sprint(name)))
 			return
 		}
 	}
 	k.obj.Append(field, obj)
+}
+
+// full stops the evaluation if there are as many entries as there may be: each
+// one more would be compared with all of them.
+func (c *call) full(owner, field string, n, most int) bool {
+	if n < most {
+		return false
+	}
+	c.s.fail(fmt.Errorf("%s: %s has %d entries in its %s: want no more", c.name, owner, n, field))
+	return true
+}
+
+// memberOf returns the value of an object's member, or nil.
+func memberOf(o dag.Object, name string) any {
+	for _, m := range o {
+		if m.Name == name {
+			return m.Value
+		}
+	}
+	return nil
 }
 
 // resourceMethod: x.set_memory_limit(memory) -> x, and its kin. Without a
@@ -265,6 +290,9 @@ func (c *call) setResource(k target, kind, name, arg string, q quantity) {
 	}
 	if err := kube.CheckQuantity(name, q.text); err != nil {
 		c.report(arg, "%s: %v", c.name, err)
+		return
+	}
+	if listed, _ := k.obj.Get("resources", kind).(dag.Object); c.full(k.what, kind, len(listed), maxNamed) {
 		return
 	}
 	k.obj.Set(q.tree, "resources", kind, name)
@@ -611,6 +639,9 @@ type containers []any
 // add adds a container that is given as user_container, sidecar, k8s.Container
 // or dict.
 func (cs *containers) add(c *call, arg string, v starlark.Value) {
+	if c.full("the step", arg, len(*cs), maxNamed) {
+		return
+	}
 	if u, ok := v.(*userContainer); ok {
 		if !slices.Contains(*cs, any(u)) {
 			*cs = append(*cs, u)
@@ -637,12 +668,14 @@ func (cs *containers) addAll(c *call, arg string, v starlark.Value) {
 // objects returns the containers as they are now, equal ones once.
 func (cs containers) objects() []dag.Object {
 	var objs []dag.Object
+	seen := map[string]bool{}
 	for _, e := range cs {
 		obj, ok := e.(dag.Object)
 		if !ok {
 			obj = e.(*userContainer).obj
 		}
-		if !slices.ContainsFunc(objs, func(o dag.Object) bool { return equalTrees(o, obj) }) {
+		if text := dag.PythonJSON(obj); !seen[text] {
+			seen[text] = true
 			objs = append(objs, obj)
 		}
 	}

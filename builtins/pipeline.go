@@ -286,6 +286,8 @@ type body struct {
 	last   map[string]any        // by group: the *dag.Group or *dag.Step that came last in it
 	graphs map[*dag.Group]*graph // those of graph components
 
+	edges   int // that after made
+	targets map[*[]dag.Edge]map[string]int
 	parents map[string]string // the groups that steps and groups stand in, by their names
 
 	// others are, for the group of a condition or elif, the conditions that all
@@ -302,7 +304,7 @@ func (s *Session) Build(p *Pipeline) (*dag.Pipeline, error) {
 	s.calls = map[string]starlark.CallStack{}
 	s.body = &body{p: &dag.Pipeline{Name: p.Name, Description: p.Description, Pos: p.Pos}, names: newNamer(),
 		last: map[string]any{}, others: map[*dag.Group][]*dag.Condition{}, graphs: map[*dag.Group]*graph{},
-		parents: map[string]string{}, conf: p.conf.clone()}
+		parents: map[string]string{}, targets: map[*[]dag.Edge]map[string]int{}, conf: p.conf.clone()}
 	defer func() { s.body = nil }()
 	args, err := s.params(p)
 	if err != nil {

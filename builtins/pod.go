@@ -72,6 +72,9 @@ func addToleration(c *call, st *step) error {
 
 // addToleration adds a toleration that the step does not have yet.
 func (c *call) addToleration(d *dag.Step, toleration dag.Object) {
+	if c.full(fmt.Sprintf("step %q", d.Name), "tolerations", len(d.Tolerations), maxNamed/5) {
+		return
+	}
 	if !slices.ContainsFunc(d.Tolerations, func(o dag.Object) bool { return equalTrees(o, toleration) }) {
 		d.Tolerations = append(d.Tolerations, toleration)
 	}
@@ -138,7 +141,9 @@ func (c *call) setPair(to *dag.Object, owner, arg, what, name, v string, labels 
 		c.report("value", "%s: %s has another %s %q: %q there, %q here", c.name, owner, what, dag.Display(name), dag.Display(fmt.Sprint(other)), dag.Display(v))
 		return
 	}
-	to.Set(v, name)
+	if !c.full(owner, what+"s", len(*to), maxNamed) {
+		to.Set(v, name)
+	}
 }
 
 // addInitContainer: step.add_init_container(init_container) -> step

@@ -248,8 +248,11 @@ func (c *call) addVolume(d *dag.Step, volume dag.Object) {
 		c.report("volume_name", "%s: volume name %v", c.name, err)
 		return
 	}
+	if c.full(fmt.Sprintf("step %q", d.Name), "volumes", len(d.Volumes), maxNamed) {
+		return
+	}
 	for _, other := range d.Volumes {
-		if other.Get("name") == name {
+		if memberOf(other, "name") == name {
 			if !equalTrees(other, volume) {
 				c.report("", "%s: step %q has another volume %q", c.name, d.Name, dag.Display(name))
 			}
@@ -452,11 +455,34 @@ func (c *call) addAfter(edges *[]dag.Edge) error {
 			}
 			continue
 		}
-		if !slices.ContainsFunc(*edges, func(e dag.Edge) bool { return e.Step == name }) {
-			*edges = append(*edges, dag.Edge{Step: name, Pos: c.pos})
+		if c.s.body.hasEdge(edges, name) {
+			continue
 		}
+		if c.s.body.edges++; c.s.body.edges > maxEdges {
+			return c.errorf("", "after: the pipeline has more than %d edges", maxEdges)
+		}
+		*edges = append(*edges, dag.Edge{Step: name, Pos: c.pos})
 	}
 	return nil
+}
+
+// hasEdge reports whether one of the edges leads to the name. Of many, it keeps
+// the set.
+func (b *body) hasEdge(edges *[]dag.Edge, name string) bool {
+	const few = 64
+	if len(*edges) < few {
+		return slices.ContainsFunc(*edges, func(e dag.Edge) bool { return e.Step == name })
+	}
+	set := b.targets[edges]
+	if set == nil {
+		set = map[string]int{}
+		b.targets[edges] = set
+	}
+	for i := set[""]; i < len(*edges); i++ { // under no name: how many it has seen
+		set[(*edges)[i].Step], set[""] = i, i+1
+	}
+	_, ok := set[name]
+	return ok
 }
 
 // apply: step.apply(fn) -> step

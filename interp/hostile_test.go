@@ -21,7 +21,17 @@ func TestHostile(t *testing.T) {
 	double := func(start, step string, n string) string {
 		return "x = " + start + "\nfor _ in range(" + n + "):\n    x = " + step + "\n"
 	}
+	body := func(lines string) string {
+		return "def p(v = \"1\"):\n    " + strings.ReplaceAll(lines, "\n", "\n    ") + "\n    container_op(\"z\", \"i\")\n\npipeline(p)\n"
+	}
 	for _, tt := range []struct{ name, src string }{
+		{"conditions that share parts", body("c = v == \"a\"\nfor _ in range(40):\n    c = all_of(c, c)")},
+		{"a deep condition", body("c = v == \"a\"\nfor _ in range(100000):\n    c = not_(all_of(c, v == \"b\"))")},
+		{"a long chain of conditions", body("for _ in condition(v == \"a\"):\n    container_op(\"a\", \"i\")\nfor i in range(20000):\n    for _ in elif_condition(v == str(i)):\n        container_op(\"a\", \"i\")")},
+		{"variables of a step", body("s = container_op(\"a\", \"i\")\nfor i in range(100000):\n    s.add_env_variable({\"name\": \"A%d\" % i, \"value\": \"\"})")},
+		{"tolerations of a step", body("s = container_op(\"a\", \"i\")\nfor i in range(100000):\n    s.add_toleration({\"key\": \"A%d\" % i, \"operator\": \"Exists\"})")},
+		{"labels of a step", body("s = container_op(\"a\", \"i\")\nfor i in range(100000):\n    s.add_pod_label(\"l%d\" % i, \"x\")")},
+		{"edges between all steps", body("s = []\nfor i in range(5000):\n    s.append(container_op(\"a\", \"i\").after(*s))")},
 		{"repeat a string", `x = "a" * (1 << 33)`},
 		{"repeat a string to 1 GiB", `x = "a" * ((1 << 30) - 1)`},
 		{"repeat a list", `x = [0] * (1 << 29)`},
