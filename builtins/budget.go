@@ -27,6 +27,7 @@ const (
 const (
 	maxCompare = 1000      // comparisons and words of a condition, shared ones each time
 	maxNamed   = 5000      // variables, mounts, volumes, tolerations and the like of a step
+	maxCopied  = 2 << 30   // elements and bytes that sums copy, of a script
 	maxEdges   = 1_000_000 // that after makes, of a pipeline
 )
 
@@ -136,11 +137,23 @@ func most(v starlark.Value) int {
 }
 
 // plus is x + y.
-func plus(x, y starlark.Value) (starlark.Value, error) {
-	if n := length(x) + length(y); n > most(x) {
+func (s *Session) plus(x, y starlark.Value) (starlark.Value, error) {
+	n := length(x) + length(y)
+	if n > most(x) {
 		return nil, tooLong("the sum", n, most(x))
 	}
+	if err := s.copies(n); err != nil {
+		return nil, err
+	}
 	return starlark.Binary(syntax.PLUS, x, y)
+}
+
+// copies counts what sums copy: to make a text longer by a letter copies it.
+func (s *Session) copies(n int) error {
+	if s.copied += n; s.copied > maxCopied {
+		return fmt.Errorf("the script's sums copy more than %d elements or bytes in all: put the parts into a list, and join that", maxCopied)
+	}
+	return nil
 }
 
 // times is x * y.
@@ -175,7 +188,7 @@ func repeats(x, y starlark.Value) error {
 
 // budgets adds the operators and functions that are bounded.
 func (s *Session) budgets() {
-	s.env["+"] = operator("+", plus)
+	s.env["+"] = operator("+", s.plus)
 	s.env["*"] = operator("*", times)
 	// x += y is done by the interpreter, which may change x in place; the
 	// function is asked for y first, with x where it is a variable.
@@ -186,6 +199,11 @@ func (s *Session) budgets() {
 		}
 		if n > most(args[0]) {
 			return nil, tooLong("the sum", n, most(args[0]))
+		}
+		if _, inPlace := args[0].(*starlark.List); !inPlace {
+			if err := s.copies(n); err != nil {
+				return nil, err
+			}
 		}
 		return args[0], nil
 	})

@@ -70,6 +70,7 @@ type Session struct {
 	at        dag.Pos // where the function that runs was named, if no script calls it
 
 	incomplete bool // see Incomplete
+	copied     int  // see copies
 
 	calls map[string]starlark.CallStack // of the pipeline built last: see Calls
 }

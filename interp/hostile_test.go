@@ -31,6 +31,8 @@ func TestHostile(t *testing.T) {
 		{"variables of a step", body("s = container_op(\"a\", \"i\")\nfor i in range(100000):\n    s.add_env_variable({\"name\": \"A%d\" % i, \"value\": \"\"})")},
 		{"tolerations of a step", body("s = container_op(\"a\", \"i\")\nfor i in range(100000):\n    s.add_toleration({\"key\": \"A%d\" % i, \"operator\": \"Exists\"})")},
 		{"labels of a step", body("s = container_op(\"a\", \"i\")\nfor i in range(100000):\n    s.add_pod_label(\"l%d\" % i, \"x\")")},
+		{"text that grows slowly", body("x = v\nfor _ in range(200000):\n    x = x + v")},
+		{"text that grows slowly in place", body("x = \"a\"\nfor _ in range(2000000):\n    x += \"aaaaaaaa\"")},
 		{"edges between all steps", body("s = []\nfor i in range(5000):\n    s.append(container_op(\"a\", \"i\").after(*s))")},
 		{"repeat a string", `x = "a" * (1 << 33)`},
 		{"repeat a string to 1 GiB", `x = "a" * ((1 << 30) - 1)`},
