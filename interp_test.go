@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"context"
 	"flag"
+	"fmt"
 	"maps"
 	"os"
 	"path/filepath"
@@ -56,6 +57,40 @@ func TestGoldens(t *testing.T) {
 			t.Errorf("%s: its example is gone", g)
 		}
 	}
+}
+
+// TestExamplesList compares the table of examples/README.md with the first
+// lines of the examples.
+func TestExamplesList(t *testing.T) {
+	const file = "examples/README.md"
+	old, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	before, _, ok := strings.Cut(string(old), "| example |")
+	if !ok {
+		t.Fatalf("%s has no table of examples", file)
+	}
+	list := &strings.Builder{}
+	fmt.Fprintf(list, "%s| example | what it shows |\n|---|---|\n", before)
+	examples, err := filepath.Glob("examples/*.star")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range examples {
+		src, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		line, _, _ := strings.Cut(string(src), "\n")
+		doc, _ := strings.CutPrefix(line, `"""`)
+		doc, ok := strings.CutSuffix(doc, `"""`)
+		if !ok {
+			t.Errorf("%s does not begin with a line that says what it shows", name)
+		}
+		fmt.Fprintf(list, "| [%[1]s](%[1]s) | %[2]s |\n", filepath.Base(name), doc)
+	}
+	compareGolden(t, file, []byte(list.String()))
 }
 
 // addSections adds what an example becomes, with the settings name=value
