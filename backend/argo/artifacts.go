@@ -30,7 +30,7 @@ func (c *compiler) passFile(r dag.Ref, to *node) dag.Member {
 		}
 		for n := from.parent; n != nil && n != a.parent; n = n.parent {
 			if part {
-				n.outputs[name] = c.below(n, from).task()
+				n.outputs[name] = c.below(n, from)
 			} else {
 				n.made[name] = c.below(n, from).task()
 			}

@@ -29,7 +29,7 @@ type node struct {
 
 	// Of its template:
 	inputs  map[string]bool   // by full name
-	outputs map[string]string // full name to the task that has it
+	outputs map[string]*node  // full name to the child whose task has it
 	files   map[string]bool   // inputs that are artifacts
 	made    map[string]string // outputs that are artifacts
 
@@ -44,7 +44,7 @@ type node struct {
 
 func (n *node) add(kid *node) *node {
 	kid.parent = n
-	kid.inputs, kid.outputs = map[string]bool{}, map[string]string{}
+	kid.inputs, kid.outputs = map[string]bool{}, map[string]*node{}
 	kid.files, kid.made = map[string]bool{}, map[string]string{}
 	kid.args, kid.fileArgs, kid.deps = map[string]string{}, map[string]dag.Member{}, map[string]bool{}
 	n.kids = append(n.kids, kid)
@@ -53,7 +53,7 @@ func (n *node) add(kid *node) *node {
 
 // tree makes the nodes of the pipeline, and fills them.
 func (c *compiler) tree(entry string) *node {
-	root := &node{name: entry, inputs: map[string]bool{}, outputs: map[string]string{}, files: map[string]bool{}}
+	root := &node{name: entry, inputs: map[string]bool{}, outputs: map[string]*node{}, files: map[string]bool{}}
 	c.nodes = map[string]*node{"": root}
 	for _, g := range c.p.Groups {
 		c.nodes[g.Name] = c.nodes[g.Group].add(&node{name: g.Name, group: g})
@@ -213,7 +213,8 @@ func (c *compiler) pass(r dag.Ref, to *node) string {
 // and one of the node, and that node.
 //
 // Argo gives the outputs of the rounds of a loop as a JSON list, which is what
-// collected means. Which branch ran is decided by the tasks' states.
+// collected means, and nothing at all for a loop without rounds. Which branch
+// ran is decided by the tasks' states.
 func (c *compiler) made(r dag.Ref, to *node) (text string, at *node) {
 	var choices []string
 	for _, o := range r.Outputs() {
@@ -226,15 +227,33 @@ func (c *compiler) made(r dag.Ref, to *node) (text string, at *node) {
 		var a *node
 		a, at = c.depend(from, to)
 		for n := from.parent; n != nil && n != a.parent; n = n.parent {
-			n.outputs[name] = c.below(n, from).task()
+			n.outputs[name] = c.below(n, from)
 		}
 		if r.Kind != dag.RefOneOf {
+			if e := a.roundsOutput(name); e != "" {
+				return "{{=" + e + "}}", at
+			}
 			return "{{tasks." + a.task() + ".outputs.parameters." + name + "}}", at
 		}
-		task := "tasks['" + a.task() + "']"
-		choices = append(choices, task+".status == 'Succeeded' ? "+task+".outputs.parameters['"+name+"'] : ")
+		choices = append(choices, a.inExpression()+".status == 'Succeeded' ? "+a.inExpression()+".outputs.parameters['"+name+"'] : ")
 	}
 	return "{{=" + strings.Join(choices, "") + "''}}", at
+}
+
+// inExpression is the node's task in an expression. Argo 4 waits without end
+// for what an expression names and is not there, also in a branch of it that
+// does not count, as the outputs of a task that was skipped: a name that is put
+// together it does not find.
+func (n *node) inExpression() string { return "tasks['' + '" + n.task() + "']" }
+
+// roundsOutput is an expression for the outputs of all rounds of a loop that
+// may have none, or "" if the node is no such loop.
+func (n *node) roundsOutput(name string) string {
+	if n.group == nil || n.group.Loop == nil || n.group.Loop.From == "" {
+		return ""
+	}
+	task := n.inExpression()
+	return "'outputs' in " + task + " ? " + task + ".outputs.parameters['" + name + "'] : '[]'"
 }
 
 // below returns the child of a node that has the other node in it.
@@ -349,10 +368,11 @@ func dagTemplates(n *node) []dag.Object {
 	if len(n.outputs) > 0 {
 		var outputs []dag.Object
 		for _, name := range slices.Sorted(maps.Keys(n.outputs)) {
-			outputs = append(outputs, dag.Object{
-				{Name: "name", Value: name},
-				{Name: "valueFrom", Value: dag.Object{{Name: "parameter", Value: "{{tasks." + n.outputs[name] + ".outputs.parameters." + name + "}}"}}},
-			})
+			value := dag.Object{{Name: "parameter", Value: "{{tasks." + n.outputs[name].task() + ".outputs.parameters." + name + "}}"}}
+			if e := n.outputs[name].roundsOutput(name); e != "" {
+				value = dag.Object{{Name: "expression", Value: e}}
+			}
+			outputs = append(outputs, dag.Object{{Name: "name", Value: name}, {Name: "valueFrom", Value: value}})
 		}
 		t.Set(list(outputs), "outputs", "parameters")
 	}

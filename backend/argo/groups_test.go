@@ -1,6 +1,7 @@
 package argo
 
 import (
+	"strings"
 	"testing"
 
 	"github.com/kfs-project/kfs/dag"
@@ -94,5 +95,41 @@ func TestInputArtifacts(t *testing.T) {
 `
 	if got := part(p, Options{}, "use", "inputs", "artifacts"); got != want {
 		t.Errorf("artifacts are\n%s\nwant\n%s", got, want)
+	}
+}
+
+// TestExpressions shows what stands for outputs that may not be there: those of
+// a branch, and those of a loop whose list may be empty. Argo 4.0.2 resolves
+// each text as it says.
+func TestExpressions(t *testing.T) {
+	flip, a, b, each, use := step("flip"), step("a"), step("b"), step("each"), step("use")
+	flip.Outputs = []dag.Output{{Name: "o", Path: "/o"}}
+	a.Outputs, b.Outputs, each.Outputs = flip.Outputs, flip.Outputs, flip.Outputs
+	a.Group, b.Group, each.Group = "condition-1", "condition-2", "for-loop-3"
+	ref := func(name string) dag.Ref { return dag.Ref{Kind: dag.RefOutput, Step: name, Name: "o"} }
+	collected := dag.Ref{Kind: dag.RefCollected, Step: "each", Name: "o"}
+	use.Container.Set([]any{dag.OneOf([]dag.Ref{ref("a"), ref("b")}).Token(), collected.Token()}, "args")
+	heads := &dag.Condition{Op: "==", X: output("flip", "o"), Y: "heads"}
+	p := &dag.Pipeline{
+		Name:  "p",
+		Steps: []*dag.Step{flip, a, b, each, use},
+		Groups: []*dag.Group{
+			{Name: "condition-1", Kind: dag.GroupCondition, Chain: "condition-1", Condition: heads},
+			{Name: "condition-2", Kind: dag.GroupCondition, Chain: "condition-1", Condition: &dag.Condition{Op: "not", Of: []*dag.Condition{heads}}},
+			{Name: "for-loop-3", Kind: dag.GroupLoop, Loop: &dag.Loop{Item: "flip-o", From: output("flip", "o")}},
+		},
+	}
+	if err := p.Validate(); err != nil {
+		t.Fatal(err)
+	}
+	got := part(p, Options{}, "p", "dag", "tasks")
+	for _, want := range []string{
+		`{{='outputs' in tasks['' + 'for-loop-3'] ? tasks['' + 'for-loop-3'].outputs.parameters['each-o'] : '[]'}}`,
+		`{{=tasks['' + 'condition-1'].status == 'Succeeded' ? tasks['' + 'condition-1'].outputs.parameters['a-o'] : ` +
+			`tasks['' + 'condition-2'].status == 'Succeeded' ? tasks['' + 'condition-2'].outputs.parameters['b-o'] : ''}}`,
+	} {
+		if want := "value: '" + strings.ReplaceAll(want, "'", "''") + "'\n"; !strings.Contains(got, want) {
+			t.Errorf("there is no %sin\n%s", want, got)
+		}
 	}
 }
