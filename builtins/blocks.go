@@ -323,7 +323,7 @@ func (c *call) branch(b *body, name *string, before *dag.Group, cond *dag.Condit
 	}
 	all := b.others[before]
 	if cond != nil {
-		b.others[bl.g] = slices.Concat(all, conjuncts(not(cond)))
+		b.others[bl.g] = slices.Concat(all, cond.Not().Conjuncts())
 		all = append(slices.Clone(all), cond)
 	}
 	if bl.g.Condition = all[0]; len(all) > 1 {
@@ -351,26 +351,6 @@ func countParts(c *dag.Condition) int {
 	}
 	return n
 }
-
-// conjuncts returns conditions that all hold if and only if c does.
-func conjuncts(c *dag.Condition) []*dag.Condition {
-	if c.Op == "all" {
-		return c.Of
-	}
-	return []*dag.Condition{c}
-}
-
-func not(c *dag.Condition) *dag.Condition {
-	if opposite := opposites[c.Op]; opposite != "" {
-		return &dag.Condition{Op: opposite, X: c.X, Y: c.Y}
-	}
-	if c.Op == "not" {
-		return c.Of[0]
-	}
-	return &dag.Condition{Op: "not", Of: []*dag.Condition{c}}
-}
-
-var opposites = map[string]string{"==": "!=", "!=": "==", "<": ">=", ">=": "<", ">": "<=", "<=": ">"}
 
 // toCondition returns the condition that a value is.
 func (c *call) toCondition(v starlark.Value) (*dag.Condition, error) {
@@ -427,7 +407,7 @@ func (s *Session) notCondition(c *call) (starlark.Value, error) {
 	if err != nil {
 		return nil, err
 	}
-	cond = not(cond)
+	cond = cond.Not()
 	if countParts(cond) > maxCompare {
 		return nil, c.errorf("", "%s: the condition has more than %d parts", c.name, maxCompare)
 	}

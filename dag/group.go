@@ -86,6 +86,28 @@ func (c *Condition) Refs() []Ref {
 	return refs
 }
 
+// Not returns the condition that holds if and only if c does not: the opposite
+// comparison, or what not holds, where there is one.
+func (c *Condition) Not() *Condition {
+	if opposite := opposites[c.Op]; opposite != "" {
+		return &Condition{Op: opposite, X: c.X, Y: c.Y}
+	}
+	if c.Op == "not" && len(c.Of) == 1 {
+		return c.Of[0]
+	}
+	return &Condition{Op: "not", Of: []*Condition{c}}
+}
+
+var opposites = map[string]string{"==": "!=", "!=": "==", "<": ">=", ">=": "<", ">": "<=", "<=": ">"}
+
+// Conjuncts returns conditions that all hold if and only if c does.
+func (c *Condition) Conjuncts() []*Condition {
+	if c.Op == "all" {
+		return c.Of
+	}
+	return []*Condition{c}
+}
+
 // String returns the condition as an author would write it.
 func (c *Condition) String() string {
 	switch c.Op {
