@@ -1,6 +1,7 @@
 package graph
 
 import (
+	"cmp"
 	"math"
 	"slices"
 
@@ -18,7 +19,8 @@ type Drawing struct {
 	Height      float64
 	Header      []Line  // above the steps: name, description, params
 	Nodes       []Node  // in the order of the script
-	Edges       []Edge  // by the step that needs, then by the step it needs
+	Groups      []Group // in the order they were opened
+	Edges       []Edge  // by the one that needs, then by the one it needs
 	Layers      [][]int // places in Nodes, from the top and from the left
 }
 
@@ -33,7 +35,7 @@ type Line struct {
 // A Node is the box of a step.
 type Node struct {
 	X, Y, W, H float64 // left, top, width, height
-	Layer      int     // place in Layers: the length of the longest path to the step
+	Layer      int     // place in Layers; without groups, the length of the longest path to the step
 	Name       string  // of the step, as the pipeline has it
 	Label      string  // Name, short enough for the box
 	Image      string  // short; what a step without a container does ("create Job"); "" if there is none
@@ -42,9 +44,24 @@ type Node struct {
 	Class      string  // more classes for the SVG's styles, apart by spaces; "" after Layout
 }
 
-// An Edge is the curve from a step to one that needs it.
+// A Group is the box around the steps of a group: a condition, a loop, an exit
+// handler, a graph. It holds the boxes of what stands in it, and no others.
+type Group struct {
+	X, Y, W, H float64       // left, top, width, height
+	Parent     int           // place in Groups of the group that it stands in; -1: none
+	Name       string        // of the group, as the pipeline has it
+	Kind       dag.GroupKind // "condition" and so on
+	Label      string        // in the words of the script: "else", "for item in [1, 2]"
+	Empty      bool          // nothing stands in it, as in another round of a graph
+	Tip        string        // tooltip, in lines
+	Pos        dag.Pos       // in the script
+	Class      string        // more classes for the SVG's styles, apart by spaces; "" after Layout
+}
+
+// An Edge is the curve from a step or group to one that needs it. Neither
+// stands in the other.
 type Edge struct {
-	From, To int      // places in Nodes
+	From, To int      // places in Nodes; from len(Nodes) on, len(Nodes)+i is Groups[i]
 	Outputs  []string // of From, used by To; none if the edge is of order alone
 	Tip      string   // tooltip
 
@@ -69,8 +86,14 @@ const (
 	nameSize   = 13.0 // of the fonts
 	imageSize  = 11.0
 	labelSize  = 10.0
+	groupSize  = 11.0
 	lineHeight = 19.0
 	maxParams  = 12 // lines of params
+
+	groupPad    = 16.0 // between a group's sides and what stands in it
+	groupTop    = 40.0 // above what stands in it, with the label
+	groupBottom = 30.0 // below, where edges leave
+	emptyHeight = 30.0 // of a group that nothing stands in
 )
 
 // Columns of the texts in a box.
@@ -79,25 +102,25 @@ const (
 	maxImage = 30
 )
 
-// Layout returns the picture of the pipeline: from the top, each step in the
-// layer below the lowest step that it needs; steps of one layer could run at
-// the same time. The error is that of p.Order.
+// Layout returns the picture of the pipeline: from the top, each step or group
+// below those that it needs; steps of one layer could run at the same time.
+// What stands in a group is laid out on its own, and the group is then one box
+// among those beside it. Where very many have no edge at all, they stand in
+// columns beside the others. The error is that of p.Order.
 //
 // The method is Sugiyama's: layers by longest path, order within the layers by
 // barycenters, then positions by Brandes and Köpf. It takes time in proportion
 // to steps, edges and the layers that edges cross, and gives up polish, not
 // speed, where these are many.
 func Layout(p *dag.Pipeline) (*Drawing, error) {
-	edges, layer, err := links(p)
+	f, err := newForest(p)
 	if err != nil {
 		return nil, err
 	}
 	d := &Drawing{Name: clean(p.Name), Description: clean(p.Description)}
-	widths := make([]float64, len(p.Steps))
-	for i, s := range p.Steps {
+	for _, s := range p.Steps {
 		n := Node{
 			H:     nodeHeight,
-			Layer: layer[i],
 			Name:  s.Name,
 			Label: shorten(clean(s.Name), maxName),
 			Image: shorten(imageName(s), maxImage),
@@ -105,36 +128,73 @@ func Layout(p *dag.Pipeline) (*Drawing, error) {
 			Pos:   s.Pos,
 		}
 		n.W = max(nodeMin, 2*nodePad+max(textWidth(n.Label, nameSize), textWidth(n.Image, imageSize)))
-		widths[i] = n.W
 		d.Nodes = append(d.Nodes, n)
 	}
-
-	g := newNet(edges, layer, widths)
-	g.reduceCrossings()
-	xs := g.place()
-	for _, vertices := range g.layers {
-		var nodes []int
-		for _, v := range vertices {
-			if v < len(d.Nodes) {
-				nodes = append(nodes, v)
-			}
+	for k, g := range p.Groups {
+		parent := f.parent[f.steps+k]
+		if parent >= 0 {
+			parent -= f.steps
 		}
-		d.Layers = append(d.Layers, nodes)
+		d.Groups = append(d.Groups, Group{
+			W:      2*nodePad + textWidth(f.labels[k], groupSize),
+			H:      emptyHeight,
+			Parent: parent,
+			Name:   g.Name,
+			Kind:   g.Kind,
+			Label:  f.labels[k],
+			Empty:  len(f.kids[k]) == 0,
+			Tip:    f.groupTip(k),
+			Pos:    g.Pos,
+		})
 	}
-
 	bottom := d.header(p)
-	d.setPlaces(g, xs, bottom)
-	for i, e := range edges {
+	l := newLayouter(f, d)
+	root := l.scopes[len(l.scopes)-1]
+	l.arrange(root)
+	left := margin
+	if spare := d.Width - (root.w + 2*margin); spare > 0 {
+		left += min(math.Floor(spare/2), 200)
+	} else {
+		d.Width = root.w + 2*margin
+	}
+	l.put(root, Point{left, bottom})
+	d.Height = bottom + root.h + margin
+	d.setLayers()
+	for i, e := range l.edges {
 		d.Edges = append(d.Edges, Edge{
 			From:    e.from,
 			To:      e.to,
 			Outputs: slices.Clone(e.outputs),
-			Tip:     edgeTip(p, e),
-			Points:  d.points(g.chains[i], e, xs),
+			Tip:     f.tip(e),
+			Points:  l.points(i),
 		})
 	}
-	d.placeLabels(edges)
+	for i := range l.scopes {
+		s := l.scopes[(i+len(l.scopes)-1)%len(l.scopes)] // first those of the whole
+		for _, q := range s.parts {
+			l.placeLabels(s, q)
+		}
+	}
 	return d, nil
+}
+
+// setLayers sets the layers: the steps at each height, from the left.
+func (d *Drawing) setLayers() {
+	order := make([]int, len(d.Nodes))
+	for i := range order {
+		order[i] = i
+	}
+	slices.SortFunc(order, func(a, b int) int {
+		return cmp.Or(cmp.Compare(d.Nodes[a].Y, d.Nodes[b].Y), cmp.Compare(d.Nodes[a].X, d.Nodes[b].X))
+	})
+	for i, v := range order {
+		if i == 0 || d.Nodes[v].Y != d.Nodes[order[i-1]].Y {
+			d.Layers = append(d.Layers, nil)
+		}
+		last := len(d.Layers) - 1
+		d.Nodes[v].Layer = last
+		d.Layers[last] = append(d.Layers[last], v)
+	}
 }
 
 // header sets the lines above the steps and returns where they end.
@@ -167,146 +227,4 @@ func (d *Drawing) header(p *dag.Pipeline) float64 {
 		y += margin
 	}
 	return y
-}
-
-// setPlaces moves the middles xs of the net's vertices into the picture, and
-// sets the nodes' places and the picture's size. Steps begin at y.
-func (d *Drawing) setPlaces(g *net, xs []float64, y float64) {
-	left, right := math.Inf(1), math.Inf(-1)
-	for v, x := range xs {
-		left = min(left, x-g.width[v]/2)
-		right = max(right, x+g.width[v]/2)
-	}
-	if len(xs) == 0 {
-		left, right = 0, 0
-	}
-	shift := margin - left
-	if spare := d.Width - (right - left + 2*margin); spare > 0 {
-		shift += min(math.Floor(spare/2), 200)
-	} else {
-		d.Width = right - left + 2*margin
-	}
-	for v := range xs {
-		xs[v] += shift
-	}
-	for i, vertices := range g.layers {
-		if i > 0 {
-			y += d.gap(g, xs, vertices)
-		}
-		for _, v := range vertices {
-			if v < len(d.Nodes) {
-				n := &d.Nodes[v]
-				n.X, n.Y = xs[v]-n.W/2, y
-			}
-		}
-		y += nodeHeight
-	}
-	d.Height = y + margin
-}
-
-// gap returns the space to leave above the vertices of a layer: more where
-// edges come from far aside or bear names.
-func (d *Drawing) gap(g *net, xs []float64, layer []int) float64 {
-	far := 0.0
-	for _, v := range layer {
-		for _, u := range g.in[v] {
-			far = max(far, math.Abs(xs[u]-xs[v]))
-		}
-	}
-	return 52 + min(math.Floor(far/12), 88)
-}
-
-// points returns the points of the edge that runs through the vertices.
-func (d *Drawing) points(chain []int, e link, xs []float64) []Point {
-	from, to := &d.Nodes[e.from], &d.Nodes[e.to]
-	points := []Point{{xs[e.from], from.Y + from.H}}
-	for i, v := range chain {
-		y := d.Nodes[d.Layers[from.Layer+1+i][0]].Y
-		points = append(points, Point{xs[v], y}, Point{xs[v], y + nodeHeight})
-	}
-	return append(points, Point{xs[e.to], to.Y})
-}
-
-// placeLabels sets the labels of those edges that have the room.
-func (d *Drawing) placeLabels(edges []link) {
-	const maxCurves = 150 // between two layers; with more, labels only add to the tangle
-	type curve struct {
-		edge     int
-		from, to Point
-	}
-	gaps := make([][]curve, len(d.Layers)) // the curves above each layer
-	for i := range d.Edges {
-		e := &d.Edges[i]
-		if len(e.Points) > 2 || d.Nodes[e.From].Layer+1 == d.Nodes[e.To].Layer {
-			for j := 0; j < len(e.Points); j += 2 {
-				layer := d.Nodes[e.From].Layer + 1 + j/2
-				gaps[layer] = append(gaps[layer], curve{i, e.Points[j], e.Points[j+1]})
-			}
-		}
-	}
-	type box struct{ left, top, right, bottom float64 }
-	outs, ins := make([]int, len(d.Nodes)), make([]int, len(d.Nodes))
-	for _, e := range d.Edges {
-		outs[e.From]++
-		ins[e.To]++
-	}
-	for _, curves := range gaps {
-		if len(curves) > maxCurves {
-			continue
-		}
-		var taken []box
-		for _, c := range curves {
-			e := &d.Edges[c.edge]
-			text := edges[c.edge].label()
-			w := textWidth(text, labelSize) + 6
-			if text == "" || e.Label != "" || w > 120 {
-				continue
-			}
-			best, bestHits := Point{}, 2 // edges of others that a label may cover, and one
-			var bestBox box
-			tries := []float64{0.5, 0.625, 0.375, 0.75, 0.25}
-			// Curves lie further apart towards the end with fewer of them.
-			if out, in := outs[e.From], ins[e.To]; out > in {
-				tries = []float64{0.6875, 0.75, 0.625, 0.5, 0.375}
-			} else if out < in {
-				tries = []float64{0.3125, 0.25, 0.375, 0.5, 0.625}
-			}
-			for _, t := range tries {
-				at := along(c.from, c.to, t)
-				b := box{at.X - w/2, at.Y - 7, at.X + w/2, at.Y + 7}
-				if slices.ContainsFunc(taken, func(o box) bool {
-					return b.left < o.right && o.left < b.right && b.top < o.bottom && o.top < b.bottom
-				}) {
-					continue
-				}
-				hits := 0
-				for _, o := range curves {
-					// All curves of a gap are at the same height at the same t.
-					x0, x1 := along(o.from, o.to, t-0.125).X, along(o.from, o.to, t+0.125).X
-					if o.edge != c.edge && max(x0, x1) > b.left && min(x0, x1) < b.right {
-						hits++
-					}
-				}
-				if hits < bestHits {
-					best, bestHits, bestBox = at, hits, b
-				}
-			}
-			if best != (Point{}) {
-				e.Label, e.At = text, best
-				taken = append(taken, bestBox)
-			}
-		}
-	}
-}
-
-// along returns the point at t, from 0 to 1, of the curve from a to b that is
-// upright at both ends: the cubic whose control points are at half the height.
-func along(a, b Point, t float64) Point {
-	u := 1 - t
-	s := t * t * (3*u + t)
-	half := (b.Y - a.Y) / 2
-	return Point{
-		X: a.X + (b.X-a.X)*s,
-		Y: a.Y + half*(3*u*u*t+3*u*t*t) + half*2*t*t*t,
-	}
 }

@@ -9,11 +9,12 @@ import (
 
 // A net is the graph in which each edge goes from a layer to the next one: a
 // longer edge is cut by a vertex in every layer that it passes. The first
-// vertices are the steps.
+// vertices are the boxes: steps and groups. Then come the ports, where edges
+// cross the border around the net, and then the cuts.
 type net struct {
-	steps   int
+	boxes   int
 	layer   []int
-	width   []float64 // 0 for a vertex that is no step
+	width   []float64 // 0 for a vertex that is no box
 	in, out [][]int   // vertices of the layer above and of the one below
 	layers  [][]int   // vertices from the left
 	pos     []int     // place of each vertex in its layer
@@ -25,9 +26,11 @@ type net struct {
 // longest edges run straight, across whatever is in their way.
 const maxCuts = 60000
 
-func newNet(edges []link, layer []int, widths []float64) *net {
+// newNet returns the net of boxes and ports, by their layers and widths, and of
+// edges between them.
+func newNet(edges [][2]int, layer []int, widths []float64, boxes int) *net {
 	g := &net{
-		steps:  len(layer),
+		boxes:  boxes,
 		layer:  slices.Clone(layer),
 		width:  slices.Clone(widths),
 		in:     make([][]int, len(layer)),
@@ -36,11 +39,12 @@ func newNet(edges []link, layer []int, widths []float64) *net {
 	}
 	longest := cutLimit(edges, layer)
 	for i, e := range edges {
-		if layer[e.to]-layer[e.from] > longest {
+		from, to := e[0], e[1]
+		if layer[to]-layer[from] > longest {
 			continue
 		}
-		last := e.from
-		for l := layer[e.from] + 1; l < layer[e.to]; l++ {
+		last := from
+		for l := layer[from] + 1; l < layer[to]; l++ {
 			v := len(g.layer)
 			g.layer = append(g.layer, l)
 			g.width = append(g.width, 0)
@@ -50,7 +54,7 @@ func newNet(edges []link, layer []int, widths []float64) *net {
 			g.join(last, v)
 			last = v
 		}
-		g.join(last, e.to)
+		g.join(last, to)
 	}
 	g.pos = make([]int, len(g.layer))
 	if len(layer) > 0 {
@@ -61,11 +65,11 @@ func newNet(edges []link, layer []int, widths []float64) *net {
 }
 
 // cutLimit returns how many layers an edge may span and still be cut.
-func cutLimit(edges []link, layer []int) int {
+func cutLimit(edges [][2]int, layer []int) int {
 	bySpan := map[int]int{}
 	var spans []int
 	for _, e := range edges {
-		span := layer[e.to] - layer[e.from]
+		span := layer[e[1]] - layer[e[0]]
 		if bySpan[span]++; bySpan[span] == 1 {
 			spans = append(spans, span)
 		}
@@ -87,17 +91,22 @@ func (g *net) join(u, v int) {
 	g.edges++
 }
 
-func (g *net) isCut(v int) bool { return v >= g.steps }
+// isCut reports whether an edge runs through the vertex.
+func (g *net) isCut(v int) bool { return v >= g.boxes }
 
 // firstOrder fills the layers depth first, in the order of the script.
 func (g *net) firstOrder() {
 	seen := make([]bool, len(g.layer))
 	var stack []int
-	for s := range g.steps {
-		if g.layer[s] > 0 {
+	top := 0 // layer of the first boxes, below that of the ports
+	if g.boxes > 0 {
+		top = slices.Min(g.layer[:g.boxes])
+	}
+	for s := range g.boxes {
+		if g.layer[s] > top {
 			continue
 		}
-		stack = append(stack, s)
+		stack = append(append(stack, s), g.in[s]...)
 		for len(stack) > 0 {
 			v := stack[len(stack)-1]
 			stack = stack[:len(stack)-1]
@@ -113,7 +122,7 @@ func (g *net) firstOrder() {
 			}
 		}
 	}
-	// A step whose edges all run straight is reached from nowhere.
+	// A vertex whose edges all run straight is reached from nowhere.
 	for v, ok := range seen {
 		if !ok {
 			l := g.layer[v]

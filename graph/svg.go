@@ -1,8 +1,10 @@
 package graph
 
 import (
+	"cmp"
 	"fmt"
 	"math"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -27,6 +29,11 @@ const style = `
 .kfs-graph .edge:hover path.hit { stroke: none; }
 .kfs-graph .edge:hover polygon { fill: #1f6feb; }
 .kfs-graph .label { font-size: 10px; text-anchor: middle; fill: #4a5866; stroke: #ffffff; stroke-width: 4px; stroke-linejoin: round; paint-order: stroke; }
+.kfs-graph .group rect { fill: #4b6a8c; fill-opacity: 0.035; stroke: #738394; stroke-width: 1; }
+.kfs-graph .group:hover rect { stroke: #1f6feb; }
+.kfs-graph .group.call rect { stroke-dasharray: 5 3; }
+.kfs-graph .group-label { font-size: 11px; fill: #4a5866; stroke: #ffffff; stroke-width: 3px; stroke-linejoin: round; paint-order: stroke; pointer-events: none; }
+.kfs-graph .group-label.empty { text-anchor: middle; }
 .kfs-graph .step rect { fill: #f2f7fd; stroke: #86a6cc; stroke-width: 1.2; }
 .kfs-graph .step:hover rect { stroke: #1f6feb; }
 .kfs-graph .step text { font-size: 13px; font-weight: 600; text-anchor: middle; fill: #16202c; }
@@ -42,6 +49,9 @@ const style = `
 .kfs-graph .edge:hover path.hit { stroke: none; }
 .kfs-graph .edge:hover polygon { fill: #6cb0ff; }
 .kfs-graph .label { fill: #b4c1ce; stroke: #0f151c; }
+.kfs-graph .group rect { fill: #8fb4dd; fill-opacity: 0.045; stroke: #73859a; }
+.kfs-graph .group:hover rect { stroke: #6cb0ff; }
+.kfs-graph .group-label { fill: #b4c1ce; stroke: #0f151c; }
 .kfs-graph .step rect { fill: #1a2634; stroke: #4d6f99; }
 .kfs-graph .step:hover rect { stroke: #6cb0ff; }
 .kfs-graph .step text { fill: #e8eef5; }
@@ -55,8 +65,9 @@ const arrow = 7.0
 // SVG returns the picture as one SVG document without scripts or links, which
 // may also stand inside an HTML page. Its root has the class kfs-graph. Each
 // step is a group of the class step and the node's own classes, with the
-// attribute data-step; each edge one of the class edge, and also order if it
-// carries no output, with data-from and data-to.
+// attribute data-step; each group one of the class group, its kind and its own
+// classes, with data-group; each edge one of the class edge, and also order if
+// it carries no output, with data-from and data-to.
 func (d *Drawing) SVG() string {
 	var b strings.Builder
 	w, h := decimal(math.Ceil(d.Width)), decimal(math.Ceil(d.Height))
@@ -70,8 +81,14 @@ func (d *Drawing) SVG() string {
 	for _, l := range d.Header {
 		fmt.Fprintf(&b, `<text class="%s" x="%s" y="%s">%s%s</text>`+"\n", xml(l.Class), decimal(l.X), decimal(l.Y), xmlTip(l.Tip), xml(l.Text))
 	}
+	for _, i := range d.groupsInwards() {
+		group(&b, &d.Groups[i])
+	}
 	for i := range d.Edges {
 		d.edge(&b, &d.Edges[i])
+	}
+	for i := range d.Groups {
+		groupLabel(&b, &d.Groups[i])
 	}
 	for i := range d.Edges {
 		if e := &d.Edges[i]; e.Label != "" {
@@ -87,8 +104,12 @@ func (d *Drawing) SVG() string {
 
 // summary describes the picture to those who cannot see it.
 func (d *Drawing) summary() string {
+	what := count(len(d.Nodes), "step")
+	if len(d.Groups) > 0 {
+		what += " in " + count(len(d.Groups), "block")
+	}
 	text := fmt.Sprintf("Pipeline with %s and %s, drawn from the top in %s.",
-		count(len(d.Nodes), "step"), count(len(d.Edges), "edge"), count(len(d.Layers), "layer"))
+		what, count(len(d.Edges), "edge"), count(len(d.Layers), "layer"))
 	if d.Description != "" {
 		text = d.Description + " " + text
 	}
@@ -102,6 +123,44 @@ func count(n int, what string) string {
 	return strconv.Itoa(n) + " " + what
 }
 
+// groupsInwards returns the places of the groups, each behind those around it.
+func (d *Drawing) groupsInwards() []int {
+	depth, order := make([]int, len(d.Groups)), make([]int, len(d.Groups))
+	for i := range d.Groups {
+		order[i] = i
+		for p := d.Groups[i].Parent; p >= 0; p = d.Groups[p].Parent {
+			depth[i]++
+		}
+	}
+	slices.SortStableFunc(order, func(a, b int) int { return cmp.Compare(depth[a], depth[b]) })
+	return order
+}
+
+func group(b *strings.Builder, g *Group) {
+	class := "group " + string(g.Kind)
+	if g.Class != "" {
+		class += " " + g.Class
+	}
+	fmt.Fprintf(b, `<g class="%s" data-group="%s">%s<rect x="%s" y="%s" width="%s" height="%s" rx="10"/></g>`+"\n",
+		xml(class), xml(g.Name), xmlTip(g.Tip), decimal(g.X), decimal(g.Y), decimal(g.W), decimal(g.H))
+}
+
+func groupLabel(b *strings.Builder, g *Group) {
+	class, x, y := "group-label", g.X+nodePad, g.Y+18
+	if g.Empty {
+		class, x, y = "group-label empty", g.X+g.W/2, g.Y+g.H/2+4
+	}
+	fmt.Fprintf(b, `<text class="%s" x="%s" y="%s">%s</text>`+"\n", class, decimal(x), decimal(y), xml(g.Label))
+}
+
+// name returns the name of the step or group at the end of an edge.
+func (d *Drawing) name(end int) string {
+	if end >= len(d.Nodes) {
+		return d.Groups[end-len(d.Nodes)].Name
+	}
+	return d.Nodes[end].Name
+}
+
 func (d *Drawing) edge(b *strings.Builder, e *Edge) {
 	class := "edge"
 	if len(e.Outputs) == 0 {
@@ -110,7 +169,7 @@ func (d *Drawing) edge(b *strings.Builder, e *Edge) {
 	path := e.Path()
 	tip := e.Points[len(e.Points)-1]
 	fmt.Fprintf(b, `<g class="%s" data-from="%s" data-to="%s">%s<path d="%s"/><path class="hit" d="%[5]s"/>`,
-		class, xml(d.Nodes[e.From].Name), xml(d.Nodes[e.To].Name), xmlTip(e.Tip), path)
+		class, xml(d.name(e.From)), xml(d.name(e.To)), xmlTip(e.Tip), path)
 	fmt.Fprintf(b, `<polygon points="%s,%s %s,%s %s,%[2]s"/></g>`+"\n",
 		decimal(tip.X-arrow/2), decimal(tip.Y-arrow), decimal(tip.X), decimal(tip.Y), decimal(tip.X+arrow/2))
 }
@@ -126,6 +185,8 @@ func (e *Edge) Path() string {
 		switch {
 		case i == 0:
 			b.WriteString("M")
+		case p == e.Points[i-1]:
+			continue // the end of one piece and the start of the next
 		case i%2 == 0, p.X == e.Points[i-1].X:
 			b.WriteString("L")
 		default:
