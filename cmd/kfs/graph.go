@@ -17,7 +17,8 @@ func newGraph() *cobra.Command {
 		Use:   "graph FILE",
 		Short: "Draw a pipeline",
 		Long: `Graph evaluates a script and draws its pipeline: steps from top to bottom, with
-a line from each step to those that need it.`,
+a line from each step to those that need it, and a box around the steps of each
+condition, loop, exit handler and graph.`,
 		Example: `  kfs graph mnist.star -o mnist.svg
   kfs graph mnist.star --format mermaid
   kfs graph mnist.star --format dot | dot -Tpng -o mnist.png`,
