@@ -140,7 +140,7 @@ func checkMNIST(t *testing.T, out string) {
 
 // TestPictures keeps the pictures of the docs those that kfs graph draws.
 func TestPictures(t *testing.T) {
-	for _, name := range []string{"hello", "mnist"} {
+	for _, name := range []string{"hello", "mnist", "conditions", "loops"} {
 		d, err := graph.Layout(evaluate(t, "examples/"+name+".star", nil)[0])
 		if err != nil {
 			t.Fatal(err)
