@@ -259,6 +259,7 @@ func (k *conf) clone() *conf {
 // their containers get their last form.
 func (b *body) finish(s *Session) error {
 	for _, st := range slices.Clone(b.made) {
+		addPodEnv(st.d)
 		for _, t := range b.conf.transformers {
 			s.at = t.pos
 			if _, err := starlark.Call(s.thread, t.fn, starlark.Tuple{st}, nil); err != nil {
@@ -277,6 +278,32 @@ func (b *body) finish(s *Session) error {
 		b.p.Conf = &d
 	}
 	return nil
+}
+
+// addPodEnv adds the variables that KFP gives a container whose pod has the
+// label add-pod-env: the names of its pod and run. In KFP that is the first of
+// the transformers, so a label that another one adds comes too late. The source
+// is compiler/_default_transformers.py of kfp 1.8.22.
+func addPodEnv(d *dag.Step) {
+	if d.Resource != nil || d.Labels.Get("add-pod-env") != "true" {
+		return
+	}
+	env, _ := d.Container.Get("env").([]any)
+	for _, v := range [][2]string{
+		{"KFP_POD_NAME", "metadata.name"},
+		{"KFP_POD_UID", "metadata.uid"},
+		{"KFP_NAMESPACE", "metadata.namespace"},
+		{"WORKFLOW_ID", "metadata.labels['workflows.argoproj.io/workflow']"},
+		{"KFP_RUN_ID", "metadata.labels['pipeline/runid']"},
+		{"ENABLE_CACHING", "metadata.labels['pipelines.kubeflow.org/enable_caching']"},
+	} {
+		if slices.ContainsFunc(env, func(e any) bool { o, _ := e.(dag.Object); return o.Get("name") == v[0] }) {
+			continue
+		}
+		d.Container.Append("env", dag.Object{{Name: "name", Value: v[0]}, {Name: "valueFrom", Value: dag.Object{
+			{Name: "fieldRef", Value: dag.Object{{Name: "fieldPath", Value: v[1]}}},
+		}}})
+	}
 }
 
 // fixed reports an argument that is known only at run time, because what a

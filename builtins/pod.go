@@ -112,7 +112,8 @@ func addAnnotation(c *call, st *step) error {
 //
 // A label of its pod. `add-pod-env` with the value `true` gives the
 // container the variables `KFP_POD_NAME`, `KFP_POD_UID`, `KFP_NAMESPACE`,
-// `WORKFLOW_ID`, `KFP_RUN_ID` and `ENABLE_CACHING`.
+// `WORKFLOW_ID`, `KFP_RUN_ID` and `ENABLE_CACHING`, unless
+// it is a transformer that adds it.
 func addLabel(c *call, st *step) error {
 	return c.addPair(st, &st.d.Labels, "name", "label", true)
 }

@@ -219,9 +219,7 @@ func (c *compiler) stepTemplate(s *dag.Step) dag.Object {
 // container returns the step's container, and adds those of its resources that
 // only the run will know to the podSpecPatch.
 func (c *compiler) container(s *dag.Step, patch *dag.Object) dag.Object {
-	container := slices.Clone(s.Container)
-	podEnv(&container, s)
-	container = container.Sorted()
+	container := s.Container.Sorted()
 	if c.opts.Image != nil {
 		container.Set(c.opts.Image(s.Image()), "image")
 	}

@@ -109,31 +109,6 @@ func (c *compiler) moreContainers(t, patch *dag.Object, s *dag.Step) {
 	}
 }
 
-// podEnv adds the variables that KFP gives a container whose pod has the label
-// add-pod-env: the names of its pod and run. The source is
-// compiler/_default_transformers.py of kfp 1.8.22.
-func podEnv(container *dag.Object, s *dag.Step) {
-	if s.Labels.Get("add-pod-env") != "true" {
-		return
-	}
-	env, _ := container.Get("env").([]any)
-	for _, v := range [][2]string{
-		{"KFP_POD_NAME", "metadata.name"},
-		{"KFP_POD_UID", "metadata.uid"},
-		{"KFP_NAMESPACE", "metadata.namespace"},
-		{"WORKFLOW_ID", "metadata.labels['workflows.argoproj.io/workflow']"},
-		{"KFP_RUN_ID", "metadata.labels['pipeline/runid']"},
-		{"ENABLE_CACHING", "metadata.labels['pipelines.kubeflow.org/enable_caching']"},
-	} {
-		if slices.ContainsFunc(env, func(e any) bool { o, _ := e.(dag.Object); return o.Get("name") == v[0] }) {
-			continue
-		}
-		container.Append("env", dag.Object{{Name: "name", Value: v[0]}, {Name: "valueFrom", Value: dag.Object{
-			{Name: "fieldRef", Value: dag.Object{{Name: "fieldPath", Value: v[1]}}},
-		}}})
-	}
-}
-
 // conf adds what the pipeline sets for its run to the spec of the Workflow.
 // onExit is the template that runs last, or "".
 func (c *compiler) conf(spec *dag.Object, onExit string) {

@@ -199,14 +199,13 @@ func TestOnlyOnCluster(t *testing.T) {
 	s.Container.Set(dag.Object{}, "livenessProbe")
 	s.Container.Set(false, "tty")
 	s.NodeSelector = dag.Object{{Name: "pool", Value: "a"}}
-	s.Labels = dag.Object{{Name: "add-pod-env", Value: "true"}}
 	p := &dag.Pipeline{Steps: []*dag.Step{s}, Conf: &dag.Conf{Timeout: 3}}
 	var got []string
 	for _, w := range Warnings(p) {
 		thing, _, _ := strings.Cut(strings.TrimPrefix(w.Msg, "only a cluster "), ";")
 		got = append(got, thing)
 	}
-	want := []string{"has the variables of the label add-pod-env", "has livenessProbe", "has nvidia.com/gpu", "has node selectors", "ends a run at the timeout of its pipeline"}
+	want := []string{"has livenessProbe", "has nvidia.com/gpu", "has node selectors", "ends a run at the timeout of its pipeline"}
 	if !slices.Equal(got, want) {
 		t.Errorf("warnings of %q; want %q", got, want)
 	}

@@ -53,9 +53,6 @@ func unmet(s *dag.Step, miss func(thing string)) {
 			miss(fmt.Sprintf("variable %q", dag.Display(name)))
 		}
 	}
-	if s.Labels.Get("add-pod-env") == "true" {
-		miss("the variables of the label add-pod-env")
-	}
 	for _, field := range []string{"envFrom", "livenessProbe", "readinessProbe", "startupProbe", "lifecycle", "securityContext", "tty", "volumeDevices", "workingDir"} {
 		if v := s.Container.Get(field); v != nil && v != false {
 			miss(field)
