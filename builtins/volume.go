@@ -106,7 +106,7 @@ func (s *Session) implies(name, other string, seen map[string]bool) bool {
 // pipelineVolume: pipeline_volume(pvc=None, volume=None, name=None, **source) -> volume
 //
 // A volume of a claim that is there, of a `k8s.Volume`, or of one of its
-// sources: `empty_dir = {}`.
+// sources: `empty_dir = {}`. One of a name alone is an empty folder.
 //
 // The source is a field of k8s.Volume. A volume without a name gets the one
 // that PipelineVolume of kfp 1.8.22 gives it, which depends on its content.
@@ -149,8 +149,8 @@ func (s *Session) pipelineVolume(c *call) (starlark.Value, error) {
 		return &pipelineVolume{s: s, obj: obj.Sorted()}, nil
 	case pvc != "" && len(source) > 0:
 		return nil, c.errorf("pvc", "pipeline_volume: beside pvc, only a name can be given")
-	case pvc == "" && len(source) == 0:
-		e := c.errorf("", "pipeline_volume: want a pvc, a volume, or a source of one")
+	case pvc == "" && name == "" && len(source) == 0:
+		e := c.errorf("", "pipeline_volume: want a pvc, a volume, a source of one, or a name")
 		e.Hint = `write  pipeline_volume(pvc = "my-claim")`
 		return nil, e
 	}
