@@ -279,8 +279,8 @@ func (c *call) checkLabel(arg, name string) {
 // Fields of a step that can be read, and of those the ones that can be
 // assigned to by the name of the container's field.
 var (
-	stepFields     = []string{"arguments", "command", "container", "display_name", "execution_options", "image", "name", "output", "outputs", "pvolume", "pvolumes"}
-	assignedFields = map[string]string{"image": "image", "command": "command", "arguments": "args"}
+	stepFields     = []string{"arguments", "command", "container", "display_name", "env_variables", "execution_options", "image", "name", "output", "outputs", "pvolume", "pvolumes"}
+	assignedFields = map[string]string{"image": "image", "command": "command", "arguments": "args", "env_variables": "env"}
 )
 
 // field returns the value of a field of a step; nil if it has none.
@@ -295,12 +295,13 @@ func (st *step) field(name string) starlark.Value {
 		return &options{st, name}
 	}
 	if field, ok := assignedFields[name]; ok {
-		return st.s.fromTree("[]string", st.d.Container.Get(field))
+		return st.s.fromTree(kube.TypeOf("Container").Field(field).Type, st.d.Container.Get(field))
 	}
 	return nil
 }
 
-// SetField is step.image = v, step.command = v, step.arguments = v.
+// SetField is step.image = v, step.command = v, step.arguments = v,
+// step.env_variables = v.
 func (st *step) SetField(name string, v starlark.Value) error {
 	field, ok := assignedFields[name]
 	if !ok {
@@ -313,7 +314,7 @@ func (st *step) SetField(name string, v starlark.Value) error {
 		return fmt.Errorf("a step needs an image")
 	}
 	c := &call{s: st.s, name: name, pos: assignment(st.s.thread)}
-	if v != starlark.None && field != "image" {
+	if v != starlark.None && (field == "command" || field == "args") {
 		st.target().set(field, c.texts(name, v))
 		return nil
 	}
