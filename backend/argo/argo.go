@@ -98,7 +98,7 @@ func Workflow(p *dag.Pipeline, opts Options) (dag.Object, error) {
 		{Name: "serviceAccountName", Value: "pipeline-runner"},
 	}
 	if len(root.files) > 0 {
-		spec.Set(list(workflowArtifacts(root)), "arguments", "artifacts")
+		spec.Set(list(c.workflowArtifacts(root)), "arguments", "artifacts")
 	}
 	c.conf(&spec, c.exit)
 	c.passByVolume(&spec)

@@ -2,7 +2,6 @@ package argo
 
 import (
 	"cmp"
-	"maps"
 	"slices"
 
 	"github.com/kfs-project/kfs/dag"
@@ -91,11 +90,13 @@ func inputArtifacts(s *dag.Step) []dag.Object {
 }
 
 // workflowArtifacts are the files that the pipeline's template takes: params
-// whose values become files.
-func workflowArtifacts(root *node) []dag.Object {
+// whose values become files, in the order of the script.
+func (c *compiler) workflowArtifacts(root *node) []dag.Object {
 	var files []dag.Object
-	for _, name := range slices.Sorted(maps.Keys(root.files)) {
-		files = append(files, dag.Object{{Name: "name", Value: name}, raw("{{workflow.parameters." + name + "}}")})
+	for _, q := range c.p.Params {
+		if root.files[q.Name] {
+			files = append(files, dag.Object{{Name: "name", Value: q.Name}, raw("{{workflow.parameters." + q.Name + "}}")})
+		}
 	}
 	return files
 }

@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"github.com/kfs-project/kfs/dag"
+	"github.com/kfs-project/kfs/internal/yaml"
 )
 
 // TestRounds shows what another round of a graph is passed: a file as a file,
@@ -131,5 +132,33 @@ func TestExpressions(t *testing.T) {
 		if want := "value: '" + strings.ReplaceAll(want, "'", "''") + "'\n"; !strings.Contains(got, want) {
 			t.Errorf("there is no %sin\n%s", want, got)
 		}
+	}
+}
+
+// TestParamFiles shows that params which steps take as files keep the order of
+// the script among the arguments of the Workflow, and are sorted in a template.
+func TestParamFiles(t *testing.T) {
+	use := step("use")
+	use.Artifacts = []dag.Artifact{
+		{Name: "x", Path: "/x", Text: param("b")},
+		{Name: "y", Path: "/y", Text: param("a")},
+	}
+	p := &dag.Pipeline{Name: "p", Params: []*dag.Param{{Name: "b"}, {Name: "text"}, {Name: "a"}}, Steps: []*dag.Step{use}}
+	w, err := Workflow(p, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := `- name: b
+  raw:
+    data: '{{workflow.parameters.b}}'
+- name: a
+  raw:
+    data: '{{workflow.parameters.a}}'
+`
+	if got := string(yaml.Append(nil, w.Get("spec", "arguments", "artifacts"))); got != want {
+		t.Errorf("arguments are\n%s\nwant\n%s", got, want)
+	}
+	if got, want := part(p, Options{}, "p", "inputs"), "artifacts:\n- name: a\n- name: b\n"; got != want {
+		t.Errorf("inputs are\n%s\nwant\n%s", got, want)
 	}
 }
