@@ -37,6 +37,7 @@ type node struct {
 	args      map[string]string     // input to value
 	fileArgs  map[string]dag.Member // artifact to where it comes from: from, or raw
 	deps      map[string]bool
+	noDeps    bool // it has a list of deps even if that is empty
 	when      string
 	items     any
 	withParam string
@@ -397,7 +398,7 @@ func (n *node) taskObject() dag.Object {
 	if n.when != "" {
 		t.Set(n.when, "when")
 	}
-	if len(n.deps) > 0 {
+	if len(n.deps) > 0 || n.noDeps {
 		t.Set(list(slices.Sorted(maps.Keys(n.deps))), "dependencies")
 	}
 	var args []dag.Object
@@ -423,7 +424,8 @@ func (n *node) taskObject() dag.Object {
 	return t
 }
 
-// loop returns the items of a loop as its task has them.
+// loop returns the items of a loop as its task has them. KFP begins a list of
+// dependencies for a loop over an output, and adds nothing to it in a subgraph.
 func (c *compiler) loop(n *node) (items any, withParam string) {
 	resolve := func(text string) string {
 		return dag.Expand(text, func(r dag.Ref) string {
@@ -435,6 +437,8 @@ func (c *compiler) loop(n *node) (items any, withParam string) {
 	}
 	l := n.group.Loop
 	if l.From != "" {
+		r, _ := dag.SoleRef(l.From)
+		n.noDeps = r.Kind == dag.RefOutput && n.parent.group != nil && n.parent.group.Kind == dag.GroupSub
 		return nil, resolve(l.From)
 	}
 	return dag.MapText(l.Items, resolve), ""

@@ -162,3 +162,30 @@ func TestParamFiles(t *testing.T) {
 		t.Errorf("inputs are\n%s\nwant\n%s", got, want)
 	}
 }
+
+// TestLoopInSubgraph shows that a loop over an output that stands in a subgraph
+// has a list of dependencies, empty or not: KFP writes it.
+func TestLoopInSubgraph(t *testing.T) {
+	list, first, use := step("list"), step("first"), step("use")
+	list.Outputs = []dag.Output{{Name: "o", Path: "/o"}}
+	first.Group = "subgraph-1"
+	p := &dag.Pipeline{Name: "p", Steps: []*dag.Step{list, first, use}, Groups: []*dag.Group{
+		{Name: "subgraph-1", Kind: dag.GroupSub},
+		{Name: "for-loop-2", Kind: dag.GroupLoop, Group: "subgraph-1", Loop: &dag.Loop{From: output("list", "o"), Item: "list-o-loop-item"}},
+	}}
+	use.Group = "for-loop-2"
+	for _, tt := range []struct {
+		after []dag.Edge
+		want  string
+	}{
+		{nil, "  dependencies: []\n"},
+		{[]dag.Edge{{Step: "first"}}, "  dependencies:\n  - first\n"},
+	} {
+		p.Groups[1].After = tt.after
+		want := "tasks:\n- name: first\n  template: first\n- name: for-loop-2\n  template: for-loop-2\n" + tt.want +
+			"  withParam: '{{inputs.parameters.list-o}}'\n"
+		if got := part(p, Options{}, "subgraph-1", "dag"); got != want {
+			t.Errorf("after %v: the subgraph is\n%s\nwant\n%s", tt.after, got, want)
+		}
+	}
+}
