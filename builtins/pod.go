@@ -279,7 +279,7 @@ func (c *call) checkLabel(arg, name string) {
 // Fields of a step that can be read, and of those the ones that can be
 // assigned to by the name of the container's field.
 var (
-	stepFields     = []string{"arguments", "command", "container", "display_name", "env_variables", "execution_options", "image", "name", "output", "outputs", "pvolume", "pvolumes"}
+	stepFields     = []string{"arguments", "command", "container", "dependent_names", "display_name", "env_variables", "execution_options", "image", "name", "output", "outputs", "pvolume", "pvolumes"}
 	assignedFields = map[string]string{"image": "image", "command": "command", "arguments": "args", "env_variables": "env"}
 )
 
@@ -293,6 +293,12 @@ func (st *step) field(name string) starlark.Value {
 		return st.s.text(st.d.DisplayName)
 	case "execution_options":
 		return &options{st, name}
+	case "dependent_names":
+		var names []starlark.Value
+		for _, e := range st.d.After {
+			names = append(names, starlark.String(e.Step))
+		}
+		return starlark.NewList(names)
 	}
 	if field, ok := assignedFields[name]; ok {
 		return st.s.fromTree(kube.TypeOf("Container").Field(field).Type, st.d.Container.Get(field))

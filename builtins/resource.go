@@ -255,7 +255,7 @@ var containerOnly = []string{"add_pvolumes", "arguments", "command", "container"
 
 // resourceAttrs are the names of the methods and fields of the step.
 func (st *step) resourceAttrs() []string {
-	names := slices.Concat([]string{"delete", "display_name", "execution_options", "name", "output", "outputs"}, attrNames(stepMethods))
+	names := slices.Concat([]string{"delete", "dependent_names", "display_name", "execution_options", "name", "output", "outputs"}, attrNames(stepMethods))
 	for _, name := range attrNames(podMethods) {
 		if !slices.Contains(containerOnly, name) {
 			names = append(names, name)

@@ -243,7 +243,32 @@ func (v *value) Attr(name string) (starlark.Value, error) {
 	if v.parts != nil {
 		return v.part(name)
 	}
+	if known := v.paramField(name); known != nil {
+		return known, nil
+	}
 	return nil, cannot(v, "be asked for .%s", name)
+}
+
+// paramField returns a field that KFP's PipelineParam has and that is known
+// now: what a param or output is called. It is nil for all else.
+func (v *value) paramField(name string) starlark.Value {
+	r, sole := dag.SoleRef(v.t)
+	if !sole || r.Kind != dag.RefParam && r.Kind != dag.RefOutput {
+		return nil
+	}
+	full, op := r.Name, starlark.Value(starlark.None)
+	if r.Kind == dag.RefOutput {
+		full, op = r.Step+"-"+r.Name, starlark.String(r.Step)
+	}
+	switch name {
+	case "full_name":
+		return starlark.String(full)
+	case "name":
+		return starlark.String(r.Name)
+	case "op_name":
+		return op
+	}
+	return nil
 }
 func (v *value) Get(k starlark.Value) (starlark.Value, bool, error) {
 	if name, ok := k.(starlark.String); ok && v.parts != nil {
