@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"path"
 	"slices"
 	"strings"
 
@@ -59,7 +60,7 @@ type kfpWord struct {
 	order   []string          // of arguments by position, if it is another one than the word's
 	rename  map[string]string // KFP's keywords, to the word's
 	refused map[string]string // keywords that the language has not, with what to write instead
-	pages   string            // keyword of files for KFP's page, which are among the word's file_outputs
+	aside   string            // keyword of files that no step can use, which the step gets when it is made
 	ref     dag.RefKind       // of a placeholder
 	instead string            // of a word that the language has not
 }
@@ -71,7 +72,7 @@ var kfpModules = map[string]map[string]kfpWord{
 		"Condition": {word: "condition", rename: map[string]string{"condition": "c"}},
 		"ContainerOp": {word: "container_op",
 			order: []string{"name", "image", "command", "arguments", "init_containers", "sidecars", "container_kwargs", "artifact_argument_paths", "file_outputs", "output_artifact_paths", "is_exit_handler", "pvolumes"},
-			pages: "output_artifact_paths",
+			aside: "output_artifact_paths",
 			refused: map[string]string{
 				"is_exit_handler": `write  for _ in dsl.ExitHandler(step):  around the steps that it follows`,
 			}},
@@ -242,7 +243,7 @@ func (w kfpWord) call(c *call, fn *starlark.Builtin) (starlark.Value, error) {
 	kwargs = append(kwargs, c.kwargs...)
 	theirs := map[string]string{} // KFP's keywords that the call has, by the word's
 	var passed []starlark.Tuple
-	var pages *starlark.Dict
+	aside := starlark.Value(starlark.None)
 	for _, kw := range kwargs {
 		name := string(kw[0].(starlark.String))
 		if instead := w.refused[name]; instead != "" {
@@ -257,11 +258,8 @@ func (w kfpWord) call(c *call, fn *starlark.Builtin) (starlark.Value, error) {
 			theirs[own] = name
 			name = own
 		}
-		if name == w.pages {
-			var err error
-			if pages, err = c.pages(name, kw[1]); err != nil {
-				return nil, err
-			}
+		if name == w.aside {
+			aside = kw[1]
 			continue
 		}
 		passed = append(passed, starlark.Tuple{starlark.String(name), kw[1]})
@@ -271,11 +269,17 @@ func (w kfpWord) call(c *call, fn *starlark.Builtin) (starlark.Value, error) {
 		e.Hint = "there are no decorators: below the function, write  dsl.pipeline(my_pipeline, name = ...)"
 		return nil, e
 	}
-	if pages != nil {
-		passed = addOutputs(passed, pages)
-	}
 	before := len(c.s.faults)
 	v, err := fn.CallInternal(c.s.thread, args, passed)
+	if st, ok := v.(*step); ok && aside != starlark.None {
+		// KFP puts these before those that file_outputs names.
+		outputs := st.d.Outputs
+		st.d.Outputs = nil
+		err = c.addAside(st, w.aside, aside)
+		for _, o := range outputs {
+			st.putOutput(o)
+		}
+	}
 	back := func(e *Error) {
 		if name := theirs[e.Arg]; name != "" && e.Pos == c.pos {
 			e.Arg = name
@@ -290,41 +294,88 @@ func (w kfpWord) call(c *call, fn *starlark.Builtin) (starlark.Value, error) {
 	return v, err
 }
 
-// pages returns the files for KFP's page that an argument names, nil for none.
-func (c *call) pages(arg string, v starlark.Value) (*starlark.Dict, error) {
-	if v == starlark.None {
-		return nil, nil
-	}
-	files, ok := v.(*starlark.Dict)
+// addAside adds files that no step can use, from a dict of names to paths. One
+// of a name that the step has takes its place.
+func (c *call) addAside(st *step, arg string, files starlark.Value) error {
+	dict, ok := files.(*starlark.Dict)
 	if !ok {
-		return nil, c.errorf(arg, "%s: %s: want a dict, got %s", c.name, arg, v.Type())
+		return c.errorf(arg, "%s: want a dict of names to paths, got %s", c.name, files.Type())
 	}
-	for _, k := range files.Keys() {
-		name, _ := starlark.AsString(k)
-		if _, page := dag.PageOutput(name); !page {
-			e := c.errorf(arg, "%s: %s: %s is no file for the page", c.name, arg, k)
-			e.Hint = "name it in file_outputs"
-			return nil, e
+	for k, v := range dict.Entries() {
+		name, ok1 := starlark.AsString(k)
+		file, ok2 := starlark.AsString(v)
+		if !ok1 || !ok2 || !path.IsAbs(file) {
+			return c.errorf(arg, "%s: %s: %s: want a name and an absolute path in the container", c.name, k, v)
 		}
+		_, page := dag.PageOutput(name)
+		st.putOutput(dag.Output{Name: name, Path: file, Aside: !page, Pos: c.pos})
 	}
-	return files, nil
+	return nil
 }
 
-// addOutputs adds files to the argument file_outputs of a call.
-func addOutputs(kwargs []starlark.Tuple, files *starlark.Dict) []starlark.Tuple {
-	for i, kw := range kwargs {
-		if kw[0] != starlark.String("file_outputs") {
-			continue
-		}
-		switch given := kw[1].(type) {
-		case *starlark.Dict:
-			kwargs[i] = starlark.Tuple{kw[0], files.Union(given)}
-		case starlark.NoneType:
-			kwargs[i] = starlark.Tuple{kw[0], files}
-		}
-		return kwargs
+// putOutput adds an output, in the place of a file of its name that no step can
+// use.
+func (st *step) putOutput(o dag.Output) {
+	name, page := o.Page()
+	i := slices.IndexFunc(st.d.Outputs, func(other dag.Output) bool {
+		n, is := other.Page()
+		return page && is && n == name
+	})
+	if i < 0 {
+		st.d.Outputs = append(st.d.Outputs, o)
+	} else {
+		st.d.Outputs[i] = o
 	}
-	return append(kwargs, starlark.Tuple{starlark.String("file_outputs"), files})
+}
+
+// asideFiles are step.output_artifact_paths: a dict to add to, as in KFP.
+type asideFiles struct{ st *step }
+
+var (
+	_ starlark.HasAttrs  = (*asideFiles)(nil)
+	_ starlark.HasSetKey = (*asideFiles)(nil)
+)
+
+func (f *asideFiles) String() string       { return fmt.Sprintf("<files of step %q>", f.st.d.Name) }
+func (f *asideFiles) Type() string         { return "output_artifact_paths" }
+func (f *asideFiles) Freeze()              {}
+func (f *asideFiles) Truth() starlark.Bool { return true }
+func (f *asideFiles) Hash() (uint32, error) {
+	return 0, fmt.Errorf("output_artifact_paths cannot be a key")
+}
+func (f *asideFiles) AttrNames() []string { return []string{"update"} }
+
+func (f *asideFiles) Attr(name string) (starlark.Value, error) {
+	if name != "update" {
+		return nil, noAttr("output_artifact_paths", name, f.AttrNames())
+	}
+	return f.st.s.builtin(name, func(c *call) (starlark.Value, error) { // step.output_artifact_paths.update(files)
+		var files starlark.Value
+		if err := c.unpack("files", &files); err != nil {
+			return nil, err
+		}
+		return starlark.None, c.addAside(f.st, "files", files)
+	}), nil
+}
+
+// Get returns the path of a file.
+func (f *asideFiles) Get(k starlark.Value) (starlark.Value, bool, error) {
+	for _, o := range f.st.d.Outputs {
+		if name, aside := o.Page(); aside && k == starlark.String(name) {
+			return starlark.String(o.Path), true, nil
+		}
+	}
+	return nil, false, nil
+}
+
+// SetKey is step.output_artifact_paths[name] = path.
+func (f *asideFiles) SetKey(k, v starlark.Value) error {
+	dict := starlark.NewDict(1)
+	if err := dict.SetKey(k, v); err != nil {
+		return err
+	}
+	c := &call{s: f.st.s, name: "output_artifact_paths", pos: assignment(f.st.s.thread)}
+	return c.addAside(f.st, "", dict)
 }
 
 // A refused is a word of KFP that the language has not. It may be loaded, and

@@ -279,7 +279,7 @@ func (c *call) checkLabel(arg, name string) {
 // Fields of a step that can be read, and of those the ones that can be
 // assigned to by the name of the container's field.
 var (
-	stepFields     = []string{"arguments", "command", "container", "dependent_names", "display_name", "env_variables", "execution_options", "image", "name", "output", "outputs", "pvolume", "pvolumes"}
+	stepFields     = []string{"arguments", "command", "container", "dependent_names", "display_name", "env_variables", "execution_options", "image", "name", "output", "output_artifact_paths", "outputs", "pvolume", "pvolumes"}
 	assignedFields = map[string]string{"image": "image", "command": "command", "arguments": "args", "env_variables": "env"}
 )
 

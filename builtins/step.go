@@ -301,6 +301,9 @@ func (st *step) Attr(name string) (starlark.Value, error) {
 	case "output":
 		return st.output()
 	}
+	if name == "output_artifact_paths" {
+		return &asideFiles{st}, nil
+	}
 	if v := st.field(name); v != nil {
 		return v, nil
 	}
@@ -348,7 +351,7 @@ func (st *step) output() (starlark.Value, error) {
 func (st *step) outputNames() []string {
 	var names []string
 	for _, o := range st.d.Outputs {
-		if _, page := dag.PageOutput(o.Name); !page {
+		if _, page := o.Page(); !page {
 			names = append(names, o.Name)
 		}
 	}

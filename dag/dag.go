@@ -104,7 +104,17 @@ type Output struct {
 	Name     string `json:"name"`
 	Path     string `json:"path,omitempty"`     // absolute, inside the step's container
 	JSONPath string `json:"jsonPath,omitempty"` // of a Resource: where the part is, as kubectl writes it ("{.metadata.name}")
+	Aside    bool   `json:"aside,omitempty"`    // kept under its own name, for people to look at: no step can use it
 	Pos      Pos    `json:"pos,omitzero"`
+}
+
+// Page returns the name under which a file is kept that no step can use, and
+// whether the output is one: those that KFP's page shows, and those aside.
+func (o *Output) Page() (string, bool) {
+	if o.Aside {
+		return o.Name, true
+	}
+	return PageOutput(o.Name)
 }
 
 // An Edge says that a step runs after another one.

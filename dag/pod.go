@@ -130,7 +130,7 @@ func (v *validator) dataVolume(s *Step) {
 		folders[dir] = file
 	}
 	for _, o := range s.Outputs {
-		if _, page := PageOutput(o.Name); !page {
+		if _, page := o.Page(); !page {
 			folder(o.Pos, o.Path)
 		}
 	}

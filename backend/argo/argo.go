@@ -288,7 +288,7 @@ func (c *compiler) outputs(t *dag.Object, s *dag.Step) {
 	var outputs []dag.Output
 	var parameters, artifacts []dag.Object
 	for _, o := range s.Outputs {
-		if name, page := dag.PageOutput(o.Name); page {
+		if name, page := o.Page(); page {
 			artifacts = append(artifacts, dag.Object{{Name: "name", Value: name}, {Name: "path", Value: o.Path}})
 		} else {
 			outputs = append(outputs, o)

@@ -199,6 +199,18 @@ func TestStep(t *testing.T) {
 	}
 }
 
+// TestAside shows that a file which no step can use is an artifact under its
+// own name, before those of the step's outputs.
+func TestAside(t *testing.T) {
+	s := step("a")
+	s.Outputs = []dag.Output{{Name: "x", Path: "/x"}, {Name: "report", Path: "/r.html", Aside: true}}
+	p := &dag.Pipeline{Name: "p", Steps: []*dag.Step{s}}
+	want := "artifacts:\n- name: report\n  path: /r.html\n- name: a-x\n  path: /x\n"
+	if got := part(p, Options{}, "a", "outputs"); got != want {
+		t.Errorf("outputs are\n%s\nwant\n%s", got, want)
+	}
+}
+
 func TestEntrypoint(t *testing.T) {
 	for _, tt := range []struct {
 		steps, want string

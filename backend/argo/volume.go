@@ -33,7 +33,7 @@ func (c *compiler) passByVolume(spec *dag.Object) {
 	outputs := map[string]bool{} // names of those of steps
 	for _, s := range c.p.Steps {
 		for _, o := range s.Outputs {
-			if !isPage(o.Name) {
+			if _, page := o.Page(); !page {
 				outputs[dag.FullName(s.Name, o.Name)] = true
 			}
 		}
