@@ -176,11 +176,11 @@ func (m Machine) masked(devices []Device, variable string) []Device {
 		var seen []Device
 		for name := range strings.SplitSeq(list, ",") {
 			i := slices.IndexFunc(devices, func(d Device) bool { return d.ID == name })
-			if n, err := strconv.Atoi(name); err == nil && i < 0 && n < len(devices) && devices[0].Vendor == "nvidia" {
+			if n, err := strconv.Atoi(name); err == nil && i < 0 && 0 <= n && n < len(devices) && devices[n].Vendor == "nvidia" {
 				i = n
 			}
-			if i < 0 {
-				break // what follows an unknown name is not seen
+			if i < 0 || slices.Contains(seen, devices[i]) {
+				break // what follows an unknown name, or one for the second time, is not seen
 			}
 			seen = append(seen, devices[i])
 		}
