@@ -42,6 +42,8 @@ type block struct {
 	outer *block    // that was open when it was opened; nil if none was
 	place loopPlace // of the for statement that asked for an iterator; zero if none has
 	used  bool
+
+	inside *member // asks what belongs to it once it is over; nil if nobody has
 }
 
 // A loopPlace is the place of a for statement, and the depth of its call.

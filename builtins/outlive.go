@@ -49,8 +49,10 @@ func (c *call) outlived(setter *block, v starlark.Value) {
 		if over.g.Kind != dag.GroupCondition && over.g.Kind != dag.GroupLoop {
 			continue
 		}
-		m := member{b: b, group: over.g}
-		if m.has(v) {
+		if over.inside == nil {
+			over.inside = &member{b: b, group: over.g, whole: map[any]int{}}
+		}
+		if over.inside.has(v) {
 			continue
 		}
 		if over.g.Kind == dag.GroupLoop {
@@ -70,7 +72,7 @@ func (c *call) outlived(setter *block, v starlark.Value) {
 type member struct {
 	b     *body
 	group *dag.Group
-	seen  finder
+	whole map[any]int // containers that belong to it, and how many elements they had
 }
 
 // holds reports whether the step or group of the name stands in the group, or
@@ -92,7 +94,54 @@ func (m *member) holdsAny(refs []dag.Ref) bool {
 	})
 }
 
+// has reports whether a value belongs to the group. It looks into each
+// container once, however often it is asked, and without recursion, however
+// deep they are nested.
 func (m *member) has(v starlark.Value) bool {
+	once := func(id any, n int) bool {
+		if had, ok := m.whole[id]; n == 0 || ok && had == n {
+			return false
+		}
+		m.whole[id] = n
+		return true
+	}
+	for left := []starlark.Value{v}; len(left) > 0; {
+		v := left[len(left)-1]
+		left = left[:len(left)-1]
+		switch v := v.(type) {
+		case *starlark.List:
+			if once(v, v.Len()) {
+				left = slices.AppendSeq(left, v.Elements())
+			}
+		case starlark.Tuple:
+			if len(v) > 0 && once(&v[0], len(v)) {
+				left = append(left, v...)
+			}
+		case *starlark.Dict:
+			if once(v, v.Len()) {
+				for _, e := range v.Entries() {
+					left = append(left, e)
+				}
+			}
+		case *starlarkstruct.Struct:
+			if once(v, 1) {
+				for _, name := range v.AttrNames() {
+					e, _ := v.Attr(name)
+					left = append(left, e)
+				}
+			}
+		default:
+			if !m.hasOne(v) {
+				clear(m.whole) // not all of these are
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// hasOne is has for a value that is no container.
+func (m *member) hasOne(v starlark.Value) bool {
 	switch v := v.(type) {
 	case *step:
 		return m.holds(v.d.Name)
@@ -111,34 +160,6 @@ func (m *member) has(v starlark.Value) bool {
 		return m.holdsAny(treeRefs(v.obj))
 	case *pipelineVolume:
 		return m.holdsAny(treeRefs(v.obj)) || slices.ContainsFunc(v.after, func(e dag.Edge) bool { return m.holds(e.Step) })
-	case *starlark.List:
-		return !m.seen.once(v, v.Len()) || m.hasAll(slices.Collect(v.Elements()))
-	case starlark.Tuple:
-		return len(v) == 0 || !m.seen.once(&v[0], len(v)) || m.hasAll(v)
-	case *starlark.Dict:
-		if !m.seen.once(v, v.Len()) {
-			return true
-		}
-		for _, e := range v.Entries() {
-			if !m.has(e) {
-				return false
-			}
-		}
-		return true
-	case *starlarkstruct.Struct:
-		if !m.seen.once(v, 1) {
-			return true
-		}
-		for _, name := range v.AttrNames() {
-			if e, err := v.Attr(name); err != nil || !m.has(e) {
-				return false
-			}
-		}
-		return true
 	}
 	return false
-}
-
-func (m *member) hasAll(vs []starlark.Value) bool {
-	return !slices.ContainsFunc(vs, func(v starlark.Value) bool { return !m.has(v) })
 }

@@ -34,6 +34,8 @@ func TestHostile(t *testing.T) {
 		{"text that grows slowly", body("x = v\nfor _ in range(200000):\n    x = x + v")},
 		{"text that grows slowly in place", body("x = \"a\"\nfor _ in range(2000000):\n    x += \"aaaaaaaa\"")},
 		{"edges between all steps", body("s = []\nfor i in range(5000):\n    s.append(container_op(\"a\", \"i\").after(*s))")},
+		{"a list too deep behind its block", body("for _ in condition(v == \"a\"):\n    x = [v]\n    for _ in range(1000000):\n        x = [x]\ny = x")},
+		{"reads of a long list behind its block", body("for _ in condition(v == \"a\"):\n    x = [container_op(\"a\", \"i\") for _ in range(20000)]\nfor i in range(20000):\n    y = x[i]\nfail(\"the end\")")},
 		{"repeat a string", `x = "a" * (1 << 33)`},
 		{"repeat a string to 1 GiB", `x = "a" * ((1 << 30) - 1)`},
 		{"repeat a list", `x = [0] * (1 << 29)`},
