@@ -130,6 +130,7 @@ func (w *varWalk) stmt(s syntax.Stmt) {
 		w.assign(s.LHS)
 	case *syntax.DefStmt:
 		w.params(s.Params)
+		w.bound(s.Name)
 		inner := varWalk{vars: w.vars, def: s, set: map[*syntax.ForStmt][]*variable{}}
 		inner.stmts(s.Body)
 		w.reads, w.closures = append(w.reads, inner.reads...), append(w.closures, inner.closures...)

@@ -142,6 +142,8 @@ func (r rewriter) stmts(stmts []syntax.Stmt) []syntax.Stmt {
 				told = append(told, &syntax.ExprStmt{X: r.vars.read(id)})
 			}
 			behind = r.vars.marks(s.LHS)
+		case *syntax.DefStmt:
+			behind = r.vars.marks(s.Name)
 		case *syntax.BranchStmt:
 			if s.Token != syntax.PASS && len(r.loops) > 0 {
 				told = append(told, r.leave(s.Token.String(), s.TokenPos, r.loops[len(r.loops)-1:]))
