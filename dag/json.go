@@ -42,6 +42,37 @@ func (p *Pipeline) UnmarshalJSON(data []byte) error {
 	return nil
 }
 
+// plainLoop has the fields of a Loop and none of its methods.
+type plainLoop Loop
+
+// MarshalJSON writes the items as Object.MarshalJSON writes trees.
+func (l *Loop) MarshalJSON() ([]byte, error) {
+	var items bytes.Buffer
+	if l.Items != nil {
+		if err := encodeValue(&items, l.Items); err != nil {
+			return nil, err
+		}
+	}
+	return marshal(struct {
+		Items json.RawMessage `json:"items,omitempty"`
+		*plainLoop
+	}{items.Bytes(), (*plainLoop)(l)})
+}
+
+// UnmarshalJSON reads what MarshalJSON wrote.
+func (l *Loop) UnmarshalJSON(data []byte) error {
+	v := struct {
+		Items json.RawMessage `json:"items"`
+		*plainLoop
+	}{plainLoop: (*plainLoop)(l)}
+	if err := json.Unmarshal(data, &v); err != nil || v.Items == nil {
+		return err
+	}
+	tree, err := decodeTree(v.Items)
+	l.Items, _ = tree.([]any)
+	return err
+}
+
 // JSON returns the pipeline as indented JSON with a final newline. Tokens are
 // written as \ue000...\ue001, so that a reader sees them.
 func (p *Pipeline) JSON() ([]byte, error) {

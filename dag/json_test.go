@@ -202,6 +202,14 @@ func full() *Pipeline {
 				Resource: &Resource{Action: "apply", MergeStrategy: "merge", SuccessCondition: "a", FailureCondition: "b", SetOwnerReference: new(false), Flags: []string{n}, Manifest: configMap(n)},
 				Outputs:  []Output{{Name: "uid", JSONPath: "{.metadata.uid}"}},
 			},
+			{Name: "each", Group: "loop", Container: Object{{"image", "i"}}},
+			{Name: "listed", Group: "list", Container: Object{{"image", "i"}}},
+		},
+		Groups: []*Group{
+			{Name: "loop", Kind: GroupLoop, Pos: Pos{"in.star", 8, 1}, Loop: &Loop{
+				Items: []any{Object{{"size", int64(1)}, {"at", n}, {"more", []any{Object{{"b", 1.0}, {"a", nil}}}}}}, Item: "loop-item-1"}},
+			{Name: "list", Kind: GroupLoop, Group: "loop", Loop: &Loop{From: acc, Item: "loop-item-2"}},
+			{Name: "numbers", Kind: GroupLoop, Loop: &Loop{Items: []any{1.0, 2.5}, Item: "loop-item-3"}},
 		},
 	}
 }

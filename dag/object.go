@@ -131,9 +131,7 @@ func encodeValue(b *bytes.Buffer, v any) error {
 // UnmarshalJSON keeps the order of the members. A number becomes an int64 if
 // it is written as one.
 func (o *Object) UnmarshalJSON(data []byte) error {
-	d := json.NewDecoder(bytes.NewReader(data))
-	d.UseNumber()
-	v, err := decodeValue(d)
+	v, err := decodeTree(data)
 	if err != nil {
 		return err
 	}
@@ -143,6 +141,13 @@ func (o *Object) UnmarshalJSON(data []byte) error {
 	}
 	*o = obj
 	return nil
+}
+
+// decodeTree returns the tree of a JSON text; an empty text is an error.
+func decodeTree(data []byte) (any, error) {
+	d := json.NewDecoder(bytes.NewReader(data))
+	d.UseNumber()
+	return decodeValue(d)
 }
 
 func decodeValue(d *json.Decoder) (any, error) {
