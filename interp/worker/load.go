@@ -26,6 +26,9 @@ func Load(ctx context.Context, path string, cfg Config) (*Result, error) {
 	if os.Getenv(marker) != "" {
 		return nil, errors.New("start a worker: this process is one: main must call worker.Serve before all else")
 	}
+	if cfg.CPU < 0 || cfg.Answer < 0 {
+		return nil, fmt.Errorf("start a worker: CPU is %v and Answer %d: want none below 0", cfg.CPU, cfg.Answer)
+	}
 	program, err := os.Executable()
 	if err != nil {
 		return nil, fmt.Errorf("start a worker: %w", err)
@@ -66,7 +69,7 @@ func Load(ctx context.Context, path string, cfg Config) (*Result, error) {
 	case ctx.Err() != nil:
 		return nil, fmt.Errorf("evaluate %s: %w", path, context.Cause(ctx))
 	case out == nil:
-		return nil, died(path, req, waitErr, readErr, &stderr)
+		return nil, died(path, req, cmp.Or(cfg.Answer, defaultAnswer), waitErr, readErr, &stderr)
 	case out.Faults != nil:
 		return nil, &interp.Error{Diagnostics: out.Faults}
 	case out.Error != "":
@@ -77,9 +80,13 @@ func Load(ctx context.Context, path string, cfg Config) (*Result, error) {
 
 // read reads messages up to the outcome; nil if there is none.
 func read(r io.Reader, cfg Config) (*outcome, error) {
-	for d := json.NewDecoder(r); ; {
+	limited := &io.LimitedReader{R: r}
+	for d := json.NewDecoder(limited); ; {
+		limited.N = cmp.Or(cfg.Answer, defaultAnswer)
 		var m message
-		if err := d.Decode(&m); err != nil {
+		if err := d.Decode(&m); err != nil && limited.N == 0 {
+			return nil, errTooLarge
+		} else if err != nil {
 			return nil, err
 		}
 		if m.Print != nil && cfg.Print != nil {
@@ -91,8 +98,12 @@ func read(r io.Reader, cfg Config) (*outcome, error) {
 	}
 }
 
+const defaultAnswer = 64 << 20
+
+var errTooLarge = errors.New("its answer is too large")
+
 // died returns the error of a worker that ended without an outcome.
-func died(path string, req request, waitErr, readErr error, stderr *head) error {
+func died(path string, req request, answer int64, waitErr, readErr error, stderr *head) error {
 	fault := func(format string, args ...any) error {
 		return &interp.Error{Diagnostics: []interp.Diagnostic{{
 			Msg:  path + ": " + fmt.Sprintf(format, args...),
@@ -100,7 +111,11 @@ func died(path string, req request, waitErr, readErr error, stderr *head) error 
 		}}}
 	}
 	var exit *exec.ExitError
-	if !errors.As(waitErr, &exit) {
+	ended := errors.Is(readErr, io.EOF) || errors.Is(readErr, io.ErrUnexpectedEOF)
+	switch {
+	case readErr == errTooLarge:
+		return fault("what it makes or prints takes more than the %d bytes of JSON that it may", answer)
+	case !ended || !errors.As(waitErr, &exit): // it was killed for what it wrote, or ended as if all were well
 		return fmt.Errorf("evaluate %s: read from the worker: %w", path, readErr)
 	}
 	status, _ := exit.Sys().(syscall.WaitStatus)

@@ -47,6 +47,11 @@ type Config struct {
 	// rounded up to seconds (one minute if 0).
 	Memory uint64
 	CPU    time.Duration
+
+	// Answer is how many bytes the pipelines may have as JSON, and each text
+	// that the script prints (64 MiB if 0): to read them takes memory and time
+	// of the host.
+	Answer int64
 }
 
 // A Result is an evaluated file.
@@ -68,7 +73,9 @@ func Serve(host interp.Config) {
 		return
 	}
 	os.Unsetenv(marker)
-	if err := serve(host, os.Stdin, os.Stdout); err != nil {
+	out := os.Stdout
+	os.Stdout = os.Stderr // what functions of the host print is no answer
+	if err := serve(host, os.Stdin, out); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}

@@ -9,6 +9,7 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -22,6 +23,8 @@ import (
 // host adds words by which a script can break its worker, as no word of the
 // language lets it.
 var host = interp.Config{Words: starlark.StringDict{
+	"noise":       word("noise", func() { fmt.Println("hello") }),
+	"garbage":     word("garbage", func() { syscall.Write(1, []byte("hello\n")) }),
 	"overflow":    word("overflow", func() { overflow(1) }),
 	"crash":       word("crash", func() { os.Exit(3) }),
 	"write":       word("write", func() { fmt.Fprintln(os.Stderr, os.WriteFile("written", []byte("x"), 0o666)); os.Exit(3) }),
@@ -99,6 +102,10 @@ func TestLoad(t *testing.T) {
 	if diff := cmp.Diff([]string{"in.star:3:1 zone us"}, said); diff != "" {
 		t.Errorf("what it printed differs (-want +got):\n%s", diff)
 	}
+	// What functions of the host print is not taken for an answer.
+	if r, err := Load(ctx, write(t, "noise()\n"+twoPipelines), Config{}); err != nil || len(r.Pipelines) != 2 {
+		t.Errorf("with a word that prints: %+v, %v", r, err)
+	}
 	one, err := Load(ctx, file, Config{Pipeline: "B"})
 	if err != nil || len(one.Pipelines) != 1 || one.Pipelines[0].Name != "B" {
 		t.Errorf("Pipeline B: %+v, %v", one, err)
@@ -114,6 +121,10 @@ func TestFaults(t *testing.T) {
 	}{
 		{name: "two faults", src: "def a():\n    container_op(\"a\")\n\ndef b():\n    container_op(\"b\")\n\npipeline(a)\npipeline(b)\n",
 			want: "in.star:2:5: container_op: missing argument for image\nin.star:5:5: container_op: missing argument for image"},
+		{name: "a large answer", src: "def a():\n    for i in range(1000):\n        container_op(\"a\", \"i\")\n\npipeline(a)\n", cfg: Config{Answer: 10_000},
+			want: "what it makes or prints takes more than the 10000 bytes of JSON that it may"},
+		{name: "a long text", src: "print(\"a\" * 20000)\n", cfg: Config{Answer: 10_000},
+			want: "what it makes or prints takes more than the 10000 bytes of JSON that it may"},
 		{name: "no pipeline", src: "x = 1\n", want: "registers no pipeline"},
 		{name: "which pipeline", src: twoPipelines, cfg: Config{Pipeline: "C"}, want: `registers no pipeline "C"`},
 	} {
@@ -132,6 +143,7 @@ func TestOtherErrors(t *testing.T) {
 	for _, tt := range []struct{ name, path, want string }{
 		{"no file", filepath.Join(t.TempDir(), "none.star"), "no such file"},
 		{"a crash", write(t, "crash()\n"), "exit status 3"},
+		{"an odd answer", write(t, "garbage()\n"), "read from the worker: invalid character 'h'"},
 		{"a written file", write(t, "write()\n"), "file too large"},
 		{"the environment", write(t, "environment()\n"), "[GOTRACEBACK=none]"},
 	} {
@@ -141,6 +153,9 @@ func TestOtherErrors(t *testing.T) {
 		}
 	}
 	os.Remove("written")
+	if _, err := Load(ctx, "in.star", Config{CPU: -time.Second}); err == nil || !strings.Contains(err.Error(), "CPU is -1s") {
+		t.Errorf("less than no CPU time: got %v", err)
+	}
 	cause := errors.New("not needed any more")
 	ctx, cancel := context.WithCancelCause(ctx)
 	time.AfterFunc(50*time.Millisecond, func() { cancel(cause) })
