@@ -1,8 +1,11 @@
 package vendoring
 
 import (
+	"cmp"
 	"net/url"
+	"slices"
 	"strings"
+	"unicode"
 )
 
 // This file defines which URLs are fetched, and how they are shown.
@@ -35,10 +38,12 @@ func checkURL(address string) error {
 	case u.User != nil:
 		return &fault{msg: shown(address) + " holds a password or the name of a user, which kfs.lock and manifests would show", hint: byPath}
 	}
-	for name := range u.Query() {
-		if secret(name) {
-			return &fault{msg: shown(address) + " holds a secret, " + name + ", which kfs.lock and manifests would show", hint: byPath}
-		}
+	var name string
+	hide := func(secret string) { name = cmp.Or(name, secret) }
+	hidden(u.RawQuery, hide)
+	hidden(u.EscapedFragment(), hide)
+	if name != "" {
+		return &fault{msg: shown(address) + " holds a secret, " + name + ", which kfs.lock and manifests would show", hint: byPath}
 	}
 	return nil
 }
@@ -47,15 +52,42 @@ func checkURL(address string) error {
 // access.
 func secret(name string) bool {
 	name = strings.ToLower(name)
-	for _, part := range []string{"token", "signature", "secret", "password", "credential", "api_key", "apikey", "api-key"} {
+	for _, part := range []string{"token", "signature", "secret", "passw", "passphrase", "credential", "api_key", "apikey", "api-key", "access_key", "accesskey", "private"} {
 		if strings.Contains(name, part) {
 			return true
 		}
 	}
-	return name == "sig" || name == "auth" || name == "key"
+	return slices.Contains([]string{"sig", "auth", "key", "pwd", "pass"}, name)
 }
 
-// shown returns a URL for messages: without what gives access.
+// hidden returns a query without the values of its secrets, and calls f with
+// the name of each. It reads what url.ParseQuery drops too: a server may read
+// it as it likes.
+func hidden(query string, f func(name string)) string {
+	var b strings.Builder
+	for query != "" {
+		end := strings.IndexAny(query, "&;") + 1
+		if end == 0 {
+			end = len(query)
+		}
+		part, rest := query[:end], query[end:]
+		query = rest
+		escaped, value, ok := strings.Cut(strings.TrimRight(part, "&;"), "=")
+		name, err := url.QueryUnescape(escaped)
+		if err != nil {
+			name = escaped
+		}
+		if ok && secret(name) {
+			f(printable(name))
+			part = escaped + "=..." + part[len(escaped)+1+len(value):]
+		}
+		b.WriteString(part)
+	}
+	return b.String()
+}
+
+// shown returns a URL for messages: without what gives access, and as text that
+// a terminal shows and does not follow.
 func shown(address string) string {
 	u, err := url.Parse(address)
 	if err != nil {
@@ -64,18 +96,26 @@ func shown(address string) string {
 	if u.User != nil {
 		u.User = url.User("...")
 	}
-	query := u.Query()
-	hidden := false
-	for name := range query {
-		if secret(name) {
-			query[name] = []string{"..."}
-			hidden = true
+	none := func(string) {}
+	u.RawQuery = hidden(u.RawQuery, none)
+	fragment := hidden(u.EscapedFragment(), none)
+	u.Fragment, u.RawFragment = "", ""
+	text := u.String()
+	if fragment != "" {
+		text += "#" + fragment
+	}
+	return printable(text)
+}
+
+// printable returns text with a question mark for each character that a
+// terminal does not show as such, but for line ends.
+func printable(text string) string {
+	return strings.Map(func(r rune) rune {
+		if r != '\n' && !unicode.IsPrint(r) {
+			return '?'
 		}
-	}
-	if hidden {
-		u.RawQuery = query.Encode()
-	}
-	return u.String()
+		return r
+	}, text)
 }
 
 // rawURL returns the URL of the file that a page of a code host shows, or "".

@@ -14,6 +14,7 @@ import (
 	"net/url"
 	"os"
 	"strconv"
+	"strings"
 	"syscall"
 	"time"
 )
@@ -202,6 +203,8 @@ func (c *Client) explain(ctx context.Context, err error) error {
 		return &fault{msg: unknown.Error(), hint: "an authority of your own is given by  --ca-file FILE  or by $SSL_CERT_FILE", err: err}
 	case errors.As(err, &certificate):
 		return certificate.Err
+	case strings.Contains(err.Error(), "Location header"): // net/http shows all of it
+		return errors.New("it leads to what is no URL")
 	case errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, io.EOF):
 		return &tryAgain{err: errors.New("the connection ends before the answer does")}
 	case errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE), errors.As(err, &dns) && dns.IsTemporary:

@@ -115,7 +115,7 @@ func (c *Copies) Unasked() []error {
 	var errs []error
 	for _, url := range c.order {
 		if f := c.found[url]; f.err != nil && !f.asked {
-			errs = append(errs, &fault{msg: fmt.Sprintf("%v (a task of %s names it)", f.err, shown(f.from)), hint: hintOf(f.err), err: f.err})
+			errs = append(errs, &fault{msg: printable(fmt.Sprintf("%v (a task of %s names it)", f.err, shown(f.from))), hint: hintOf(f.err), err: f.err})
 		}
 	}
 	return errs
