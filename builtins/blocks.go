@@ -476,7 +476,11 @@ func (c *call) parallelism(v starlark.Value) (int, error) {
 	}
 	n, err := starlark.AsInt32(v)
 	if err != nil || n < 1 {
-		e := c.report("parallelism", "%s: parallelism is %s: want a whole number, 1 or more", c.name, v)
+		what := kind(v) // the text of a list might have no end
+		if n, ok := v.(starlark.Int); ok && n.BigInt().BitLen() < 64 {
+			what = n.String()
+		}
+		e := c.report("parallelism", "%s: parallelism is %s: want a whole number, 1 or more", c.name, what)
 		e.Hint = "leave it out for no limit"
 		return 0, nil
 	}

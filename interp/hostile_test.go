@@ -36,6 +36,8 @@ func TestHostile(t *testing.T) {
 		{"edges between all steps", body("s = []\nfor i in range(5000):\n    s.append(container_op(\"a\", \"i\").after(*s))")},
 		{"a list too deep behind its block", body("for _ in condition(v == \"a\"):\n    x = [v]\n    for _ in range(1000000):\n        x = [x]\ny = x")},
 		{"reads of a long list behind its block", body("for _ in condition(v == \"a\"):\n    x = [container_op(\"a\", \"i\") for _ in range(20000)]\nfor i in range(20000):\n    y = x[i]\nfail(\"the end\")")},
+		{"a list too deep for a message", body("x = []\nfor _ in range(1000000):\n    x = [x]\nfor _ in sub_graph(\"a\", x):\n    container_op(\"a\", \"i\")")},
+		{"a list too shared for a message", body("x = []\nfor _ in range(50):\n    x = [x, x]\nfor _ in sub_graph(\"a\", x):\n    container_op(\"a\", \"i\")")},
 		{"repeat a string", `x = "a" * (1 << 33)`},
 		{"repeat a string to 1 GiB", `x = "a" * ((1 << 30) - 1)`},
 		{"repeat a list", `x = [0] * (1 << 29)`},
