@@ -204,7 +204,7 @@ func (a *attempt) place(f engine.Artifact) error {
 	if err == nil && info.IsDir() {
 		err = copyTree(to, root, filepath.Base(f.From))
 	} else if err == nil {
-		err = copyFile(to, from)
+		err = copyFile(to, from, info.Mode())
 	}
 	if err != nil {
 		return fmt.Errorf("file %q: copy %s: %w", f.Name, f.From, err)
@@ -222,8 +222,9 @@ func copyTree(to string, root *os.Root, name string) error {
 	return os.CopyFS(to, folder.FS())
 }
 
-func copyFile(to string, from *os.File) error {
-	out, err := os.OpenFile(to, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o666)
+// copyFile copies a file; it can be run if that can, as in a folder.
+func copyFile(to string, from *os.File, mode os.FileMode) error {
+	out, err := os.OpenFile(to, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o666|mode.Perm())
 	if err != nil {
 		return err
 	}
@@ -234,6 +235,12 @@ func copyFile(to string, from *os.File) error {
 // outPath is where the process leaves the output.
 func (a *attempt) outPath(o dag.Output) string {
 	return filepath.Join(a.dir, "out", path.Clean(o.Path))
+}
+
+// kept is where the output stands for as long as the state folder does: a.dir
+// may be below a link that is gone when the executor is closed.
+func (a *attempt) kept(o dag.Output) string {
+	return filepath.Join(filepath.Dir(a.log), "out", path.Clean(o.Path))
 }
 
 // inPath is where the process finds a file that it takes.
@@ -474,7 +481,7 @@ func (a *attempt) outputs() (texts, files map[string]string, err error) {
 		} else if !o.File || !errors.Is(err, errNoText) {
 			return nil, nil, fmt.Errorf("output %q %w", o.Name, err)
 		}
-		files[o.Name] = a.outPath(o.Output)
+		files[o.Name] = a.kept(o.Output)
 	}
 	return texts, files, nil
 }
@@ -488,7 +495,7 @@ func (a *attempt) text(root *os.Root, o dag.Output) (string, error) {
 	f, err := openOutput(root, strings.TrimPrefix(path.Clean(o.Path), "/"))
 	switch {
 	case errors.Is(err, os.ErrNotExist):
-		return "", fmt.Errorf("was not written: the step must leave a file at %s (here %s)", o.Path, a.outPath(o))
+		return "", fmt.Errorf("was not written: the step must leave a file at %s (here %s)", o.Path, a.kept(o))
 	case err != nil:
 		return "", fmt.Errorf("at %s %w", o.Path, err)
 	}

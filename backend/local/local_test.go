@@ -65,6 +65,12 @@ func TestOddFolder(t *testing.T) {
 	if want := filepath.Join(dir, "steps", "s", "1", "log"); r.Attempts[0].Log != want {
 		t.Errorf("log %q; want %q", r.Attempts[0].Log, want)
 	}
+	if err := x.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if text, err := os.ReadFile(r.Files["o"]); string(text) != "v\n" {
+		t.Errorf("the file of the output, once the executor is closed: %q, %v", text, err)
+	}
 }
 
 func sh(name, script string, args ...string) *dag.Step {

@@ -234,23 +234,26 @@ func testBadOutputs(t *testing.T, x engine.Executor, maxOutput int) {
 }
 
 // testFiles shows that an output which is only passed on as a file may be
-// anything that a file or folder can be, and arrives byte for byte.
+// anything that a file or folder can be, and arrives byte for byte; a program
+// can be run.
 func testFiles(t *testing.T, x engine.Executor, maxOutput int) {
 	write := sh("write", fmt.Sprintf(`mkdir -p "$1/sub"
 printf 'a\000b\377\n' > /tmp/kfs-suite/binary
 head -c %d /dev/zero > /tmp/kfs-suite/large
 printf 'line\n' > /tmp/kfs-suite/text
-printf deep > "$1/sub/file"`, 3*maxOutput),
-		"/tmp/kfs-suite/binary", "/tmp/kfs-suite/large", "/tmp/kfs-suite/text", "/tmp/kfs-suite/dir")
+printf deep > "$1/sub/file"
+printf '#!/bin/sh\nprintf ran' > /tmp/kfs-suite/program
+chmod +x /tmp/kfs-suite/program`, 3*maxOutput),
+		"/tmp/kfs-suite/binary", "/tmp/kfs-suite/large", "/tmp/kfs-suite/text", "/tmp/kfs-suite/dir", "/tmp/kfs-suite/program")
 	args(write, "/tmp/kfs-suite/dir")
-	read := sh("read", `printf '%s %s %s %s %s' "$(od -An -c "$1" | tr -d ' ')" $(($(wc -c < "$2"))) $(($(wc -c < "$3"))) "$(cat "$4/sub/file")" "$(cat "$5")" > "$6"
+	read := sh("read", `printf '%s %s %s %s %s %s' "$(od -An -c "$1" | tr -d ' ')" $(($(wc -c < "$2"))) $(($(wc -c < "$3"))) "$(cat "$4/sub/file")" "$("$5")" "$(cat "$6")" > "$7"
 printf changed > "$1"`, "/tmp/kfs-suite/out")
 	take := func(s *dag.Step, name, text string) {
 		path := "/tmp/kfs-in/" + name
 		s.Artifacts = append(s.Artifacts, dag.Artifact{Name: name, Path: path, Text: text})
 		args(s, path)
 	}
-	for _, name := range []string{"binary", "large", "text", "dir"} {
+	for _, name := range []string{"binary", "large", "text", "dir", "program"} {
 		take(read, name, output("write", name))
 	}
 	take(read, "both", "<"+output("word", "word")+">")
@@ -261,7 +264,7 @@ printf changed > "$1"`, "/tmp/kfs-suite/out")
 	args(again, "/tmp/kfs-suite/out")
 	again.After = []dag.Edge{{Step: "read"}}
 	got := run(t, x, pipeline(write, word, read, again), nil, engine.Config{})
-	if r, want := got["read"], fmt.Sprintf(`a\0b377\n %d 5 deep <w>`, 3*maxOutput); r.Outputs["out"] != want {
+	if r, want := got["read"], fmt.Sprintf(`a\0b377\n %d 5 deep ran <w>`, 3*maxOutput); r.Outputs["out"] != want {
 		t.Errorf("step read saw %q (%s, %s); want %q", r.Outputs["out"], r.State, r.Reason, want)
 	}
 	if r, want := got["again"], `a\0b377\n`; r.Outputs["out"] != want {
