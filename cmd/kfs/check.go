@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 
 	"github.com/spf13/cobra"
 
@@ -93,8 +94,8 @@ func (f *scriptFlags) check(ctx context.Context, stderr io.Writer, file string, 
 	}))
 }
 
-// findings returns the faults that errors of a script hold, each once. An error
-// that is of another kind is returned.
+// findings returns the faults that errors of a script hold, each once, sorted
+// by place. An error that is of another kind is returned.
 func findings(root string, errs []error) ([]finding, error) {
 	var found []finding
 	seen := map[string]bool{}
@@ -110,6 +111,7 @@ func findings(root string, errs []error) ([]finding, error) {
 			}
 		}
 	}
+	slices.SortStableFunc(found, func(a, b finding) int { return a.diagnostic.Pos.Compare(b.diagnostic.Pos) })
 	return found, nil
 }
 
