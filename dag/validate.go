@@ -268,7 +268,7 @@ func (v *validator) mounts(s *Step) {
 		name, _ := mount.Get("name").(string)
 		at, _ := mount.Get("mountPath").(string)
 		if !volumes[name] {
-			v.fault(s.Pos, "step %q mounts volume %q, which it does not have", s.Name, Display(name))
+			v.fault(s.Pos, "step %q mounts volume %q, which it does not have", s.Name, Display(name)).Hint = "give it the volume too:  .add_volume(...)"
 		}
 		if other, ok := paths[at]; ok {
 			v.fault(s.Pos, "step %q mounts two volumes at %s: %q and %q", s.Name, Display(at), Display(other), Display(name))

@@ -119,7 +119,7 @@ in.star:2:1: step "eval": retry factor -2: want a positive number`},
 			mount(eval, "w", "/w")
 		}, ""},
 		{"no volume", func(p *Pipeline, train, eval *Step) { mount(eval, "v", "/v") },
-			`in.star:2:1: step "eval" mounts volume "v", which it does not have`},
+			`in.star:2:1: step "eval" mounts volume "v", which it does not have | give it the volume too:  .add_volume(...)`},
 		{"two volumes", func(p *Pipeline, train, eval *Step) { volumes(eval, "v", "v") },
 			`in.star:2:1: step "eval" has two volumes named "v"`},
 		{"no volume name", func(p *Pipeline, train, eval *Step) { eval.Volumes = []Object{{{"emptyDir", Object{}}}} },
