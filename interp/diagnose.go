@@ -293,7 +293,13 @@ func (l *loader) diagnose(err error, limits Limits) []Diagnostic {
 	}
 	if m := notInModule().FindStringSubmatch(msg); m != nil {
 		words, _ := l.module(m[2])
-		hint = spell.DidYouMean(m[1], slices.Sorted(maps.Keys(words)))
+		if m[2] == "@kfp" {
+			hint = pythonWords[m[1]]
+		}
+		if _, own := l.env[m[1]]; own && hint == "" {
+			hint = m[1] + " stands by itself: it needs no load"
+		}
+		hint = cmp.Or(hint, spell.DidYouMean(m[1], slices.Sorted(maps.Keys(words))))
 		msg, _, _ = strings.Cut(msg, " (did you mean")
 	}
 	if m := noAttr().FindStringSubmatch(msg); m != nil && hint == "" {

@@ -1,10 +1,12 @@
 package interp
 
 import (
+	"cmp"
 	"strings"
 
 	"go.starlark.net/syntax"
 
+	"github.com/kfs-project/kfs/builtins"
 	"github.com/kfs-project/kfs/dag"
 )
 
@@ -15,8 +17,7 @@ var pythonLines = map[string]string{
 	"import":   `a file is loaded with  load("other.star", "name")`,
 	"from":     `a file is loaded with  load("other.star", "name")`,
 	"class":    "there are no classes: use functions, dicts and struct(...)",
-	"with":     "a block of steps is a for statement:  for _ in condition(x == y):",
-	"try":      "there are no exceptions; what must run at the end of a pipeline, whatever happened, is a step",
+	"try":      "there are no exceptions; what must run at the end of a pipeline, whatever happened, is a step:  for _ in exit_handler(step):",
 	"while":    "loops are bounded: write  for i in range(n):",
 	"global":   "a function cannot assign a global; return the value instead",
 	"raise":    "write  fail(\"message\")",
@@ -54,6 +55,16 @@ var pythonWords = map[string]string{
 	"os":         "scripts see no environment: use  config(\"name\", default = ...)",
 	"null":       "write  None",
 	"__name__":   "a file is only ever evaluated as a pipeline: leave this out",
+}
+
+// pythonBlocks are what with statements open, in small letters and without
+// underscores, with what is written here.
+var pythonBlocks = []struct{ opened, hint string }{
+	{"parallelfor(", "a loop of steps is a for statement:  for item in parallel_for(items):"},
+	{"exithandler(", "a block of steps is a for statement:  for _ in exit_handler(step):"},
+	{"subgraph(", "a block of steps is a for statement:  for _ in sub_graph():"},
+	{"open(", `write  read_file("path")`},
+	{"", "a block of steps is a for statement:  for _ in condition(x == y):"},
 }
 
 // pythonMethods are attributes that Python's values have, and Starlark's have
@@ -135,6 +146,16 @@ func tokenStart(line []rune, got string, col int) int {
 	return i + 1
 }
 
+// firstWord returns the word that a text begins with, and what is behind it and
+// the blanks that follow.
+func firstWord(text string) (word, behind string) {
+	i := strings.IndexFunc(text, func(r rune) bool { return !isWord(r) })
+	if i < 0 {
+		return text, ""
+	}
+	return text[:i], strings.TrimLeft(text[i:], " \t")
+}
+
 // pythonHint says what to write instead of a line of Python; col is where the
 // parser gave up.
 func pythonHint(line, msg string, col int) string {
@@ -143,17 +164,32 @@ func pythonHint(line, msg string, col int) string {
 	case strings.HasPrefix(first, "@") && strings.Contains(first, "graph_component"):
 		return "there are no decorators: below the function, write  my_function = graph_component(my_function)"
 	case strings.HasPrefix(first, "@"):
-		return pythonLines["@"]
+		dotted, _, _ := strings.Cut(first[1:], "(")
+		name := strings.TrimSpace(dotted[strings.LastIndex(dotted, ".")+1:])
+		return cmp.Or(builtins.Refused(name), pythonLines["@"])
 	}
-	word := first
-	if i := strings.IndexFunc(first, func(r rune) bool { return !isWord(r) }); i >= 0 {
-		word = first[:i]
-	}
+	word, behind := firstWord(first)
 	switch {
+	case word == "with":
+		opened := strings.ToLower(strings.ReplaceAll(first, "_", ""))
+		for _, b := range pythonBlocks {
+			if strings.Contains(opened, b.opened) {
+				return b.hint
+			}
+		}
 	case (word == "import" || word == "from") && strings.Contains(first, "kubernetes"):
 		return `the types of Kubernetes are those of  k8s, or of  load("@kfp", "k8s_client")`
 	case (word == "import" || word == "from") && strings.Contains(first, "kfp"):
 		return `the words stand by themselves:  container_op(...); KFP's modules are loaded with  load("@kfp", "dsl", "components")`
+	case word == "import" || word == "from":
+		switch module, _ := firstWord(behind); module {
+		case "json", "math", "time":
+			return module + " stands by itself: leave this out"
+		case "typing":
+			return "there are no annotations: leave this out"
+		default:
+			return cmp.Or(pythonWords[module], pythonLines[word])
+		}
 	case pythonLines[word] != "":
 		return pythonLines[word]
 	}
@@ -163,7 +199,7 @@ func pythonHint(line, msg string, col int) string {
 	if strings.HasPrefix(msg, "got ':', want newline") {
 		return "there are no annotations: leave the type out"
 	}
-	if strings.HasPrefix(msg, "got is") || word != "is" && strings.Contains(line, " is ") && strings.Contains(msg, "got identifier") {
+	if strings.HasPrefix(msg, "got is") || word != "is" && strings.Contains(line, " is ") && (strings.Contains(msg, "got identifier") || strings.HasPrefix(msg, "conditional expression")) {
 		return "there is no is: write  ==  for values known while the script is evaluated"
 	}
 	if word == "else" || word == "finally" || word == "except" {
@@ -171,6 +207,12 @@ func pythonHint(line, msg string, col int) string {
 	}
 	if strings.Contains(msg, "does not associate with") {
 		return "write two comparisons:  all_of(1 < x, x < 5)  of values of the run,  1 < x and x < 5  of others"
+	}
+	switch {
+	case strings.HasPrefix(msg, "got '**', want primary"):
+		return "dicts are joined by  a | b"
+	case strings.HasPrefix(msg, "got '*', want primary"):
+		return "lists are joined by  a + b, and taken apart by  a[0]  and  a[1:]"
 	}
 	runes := []rune(line)
 	for _, m := range pythonMarks {
