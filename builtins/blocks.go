@@ -648,7 +648,8 @@ func (s *Session) oneOf(c *call) (starlark.Value, error) {
 
 // collected: collected(output) -> value
 //
-// The JSON list of the outputs of all rounds of a loop.
+// The JSON list of the outputs of all rounds of a loop, the innermost around the
+// step.
 func (s *Session) collected(c *call) (starlark.Value, error) {
 	var v starlark.Value
 	if err := c.unpack("output", &v); err != nil {

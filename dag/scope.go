@@ -69,6 +69,9 @@ func (v *validator) outputScope(t *tree, id, from int, pos Pos, what string, r, 
 			}
 			why = fmt.Sprintf("step %q runs once for each item of a loop", o.Step)
 			hint = "collected(...) is the list of all; or move what uses it into the loop"
+			if loops > 1 && r.Kind == RefCollected {
+				hint = "collected(...) is the list of one loop: let a step in the loop around it take that list, and collect what that step writes"
+			}
 		default:
 			continue
 		}
