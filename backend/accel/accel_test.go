@@ -47,6 +47,8 @@ func TestFaults(t *testing.T) {
 		want    string
 	}{
 		{spec("nvidia-a100-80g", 1), "", `unknown accelerator "nvidia-a100-80g": did you mean "nvidia-a100-80gb"? (kfs accel list shows all; for other hardware use resource("vendor.com/name"))`},
+		{spec("nvidia-tesla-t4", 1), "", `accelerator "nvidia-tesla-t4" is a label of nodes: write "t4"`},
+		{spec("NVIDIA-A100-SXM4-40GB", 1), "", `accelerator "NVIDIA-A100-SXM4-40GB" is a label of nodes: write "a100-40gb"`},
 		{spec("abacus", 1), "", `unknown accelerator "abacus" (kfs accel list shows all; for other hardware use resource("vendor.com/name"))`},
 		{spec("nvidia-a100-80g", 0), "", `unknown accelerator "nvidia-a100-80g": did you mean "nvidia-a100-80gb"? (kfs accel list shows all; for other hardware use resource("vendor.com/name"))`},
 		{spec("a100", 1), "", `ambiguous accelerator "a100": write "a100-40gb" or "a100-80gb"`},

@@ -214,6 +214,13 @@ func lookup(name string) (*family, *model, error) {
 	if v := strings.TrimPrefix(n, "tpu-"); n == "tpu" || tpuNamed(v) != nil {
 		return nil, nil, fmt.Errorf("accelerator %q is a TPU, which has a topology: write tpu(%q, topology=...)", name, strings.Replace(v, "tpu", "v5e", 1))
 	}
+	for _, m := range models {
+		for _, label := range slices.Concat(m.gke, m.gfd) {
+			if strings.EqualFold(label, name) {
+				return nil, nil, fmt.Errorf("accelerator %q is a label of nodes: write %q", name, m.short())
+			}
+		}
+	}
 	meant := ""
 	if hint := spell.DidYouMean(n, names); hint != "" {
 		meant = ": " + hint
