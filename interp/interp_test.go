@@ -214,6 +214,8 @@ func TestRoot(t *testing.T) {
 		{`load("` + filepath.ToSlash(dir) + `/secret.star", "secret")`, "is an absolute path"},
 		{`load("lib", "b")`, "not a regular file"},
 		{`load("none.star", "b")`, "no such file"},
+		{`load("//none.star", "b")`, "no such file; // is the root, "},
+		{`read_file("//none")`, "no such file; // is the root, "},
 		{`load("", "b")`, "empty string"},
 		{`load("@kubernetes", "b")`, "no module is named"},
 		{`read_file("up.star")`, "a link to a place outside the root"},

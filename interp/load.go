@@ -78,13 +78,23 @@ func (l *loader) resolve(name, from string) (string, error) {
 	return p, nil
 }
 
+var errNoFile = errors.New("no such file")
+
+// unread says that the file p, which a script names, could not be read.
+func (l *loader) unread(name, p string, err error) error {
+	if errors.Is(err, errNoFile) && strings.HasPrefix(name, "//") {
+		return fmt.Errorf("%s: %w; // is the root, %s, and another one is given by  --root", l.display(p), err, l.display("."))
+	}
+	return fmt.Errorf("%s: %w", l.display(p), err)
+}
+
 // read returns the content of a file under the root.
 func (l *loader) read(name string) ([]byte, error) {
 	f, err := l.fsys.Open(name)
 	if err != nil {
 		switch {
 		case errors.Is(err, fs.ErrNotExist):
-			return nil, errors.New("no such file")
+			return nil, errNoFile
 		case strings.Contains(err.Error(), "escapes"):
 			return nil, fmt.Errorf("it is a link to a place outside the root %s", l.display("."))
 		}
@@ -119,7 +129,7 @@ func (l *loader) readFile(name, from string) (string, error) {
 	}
 	data, err := l.read(p)
 	if err != nil {
-		return "", fmt.Errorf("%s: %w", l.display(p), err)
+		return "", l.unread(name, p, err)
 	}
 	return string(data), nil
 }
@@ -172,7 +182,7 @@ func (l *loader) load(thread *starlark.Thread, name, from string) (starlark.Stri
 	}
 	src, err := l.read(p)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", l.display(p), err)
+		return nil, l.unread(name, p, err)
 	}
 	return l.exec(thread, p, src)
 }
