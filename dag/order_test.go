@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 )
 
 // graph returns a pipeline of the steps that the text names, a line each: a
@@ -196,5 +197,29 @@ func BenchmarkValidateHard(b *testing.B) {
 				p.Validate()
 			}
 		})
+	}
+}
+
+// TestUsesOfOneOf shows that the pairs of its branches are looked at once, not
+// for each step that uses it.
+func TestUsesOfOneOf(t *testing.T) {
+	const branches, uses = 1500, 300
+	p := &Pipeline{Name: "p"}
+	var outputs []Ref
+	for i := range branches {
+		g := &Group{Name: fmt.Sprintf("c%d", i), Kind: GroupCondition, Chain: "c0", Condition: &Condition{Op: "==", X: "a", Y: "b"}}
+		s := &Step{Name: fmt.Sprintf("s%d", i), Group: g.Name, Container: Object{{"image", "i"}}, Outputs: []Output{{Name: "o", Path: "/o"}}}
+		p.Groups, p.Steps = append(p.Groups, g), append(p.Steps, s)
+		outputs = append(outputs, Ref{Kind: RefOutput, Step: s.Name, Name: "o"})
+	}
+	for i := range uses {
+		p.Steps = append(p.Steps, &Step{Name: fmt.Sprintf("u%d", i), Container: Object{{"image", "i"}, {"args", []any{OneOf(outputs).Token()}}}})
+	}
+	start := time.Now()
+	if err := p.Validate(); err != nil {
+		t.Fatal(err)
+	}
+	if took := time.Since(start); took > 10*time.Second {
+		t.Errorf("it took %v", took)
 	}
 }

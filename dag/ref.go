@@ -129,14 +129,11 @@ func parseRef(body string) (Ref, bool) {
 
 // OneOf returns the value that is the output of whichever step ran.
 func OneOf(outputs []Ref) Ref {
-	r := Ref{Kind: RefOneOf}
+	steps, names := make([]string, len(outputs)), make([]string, len(outputs))
 	for i, o := range outputs {
-		if i > 0 {
-			r.Step, r.Name = r.Step+"|", r.Name+"|"
-		}
-		r.Step, r.Name = r.Step+o.Step, r.Name+o.Name
+		steps[i], names[i] = o.Step, o.Name
 	}
-	return r
+	return Ref{Kind: RefOneOf, Step: strings.Join(steps, "|"), Name: strings.Join(names, "|")}
 }
 
 // Outputs returns the outputs that the value comes from: itself if it is one.

@@ -22,10 +22,22 @@ func (v *validator) scope(t *tree, id int, pos Pos, what string, refs []Ref) {
 	}
 }
 
-// exclusive checks that of the outputs of a one_of only one can be there: each
-// two stand in different branches of one chain of conditions.
+// exclusive checks that of the outputs of a one_of only one can be there.
 func (v *validator) exclusive(t *tree, pos Pos, what string, r Ref) {
-	outputs := r.Outputs()
+	ok, known := v.exclusives[r]
+	if !known {
+		ok = t.exclusive(r.Outputs())
+		v.exclusives[r] = ok
+	}
+	if !ok {
+		v.fault(pos, "%s uses %s, but both steps can run", what, r).Hint =
+			"one_of takes outputs of steps in different branches: condition, elif_condition and else_condition behind each other"
+	}
+}
+
+// exclusive reports whether each two outputs stand in different branches of one
+// chain of conditions.
+func (t *tree) exclusive(outputs []Ref) bool {
 	for i, o := range outputs {
 		for _, other := range outputs[:i] {
 			a, ok1 := t.index[other.Step]
@@ -35,12 +47,11 @@ func (v *validator) exclusive(t *tree, pos Pos, what string, r Ref) {
 			}
 			a, b = t.siblings(a, b)
 			if n := len(t.p.Steps); a == b || a < n || b < n || t.p.Groups[a-n].Chain == "" || t.p.Groups[a-n].Chain != t.p.Groups[b-n].Chain {
-				v.fault(pos, "%s uses %s, but both steps can run", what, r).Hint =
-					"one_of takes outputs of steps in different branches: condition, elif_condition and else_condition behind each other"
-				return
+				return false
 			}
 		}
 	}
+	return true
 }
 
 // outputScope reports an output of a step that may not run, or runs several

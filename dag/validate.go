@@ -33,7 +33,7 @@ func CheckOutputName(name string) string {
 // names that are missing or coincide, references to what does not exist,
 // damaged tokens, bad counts, mounts without a volume, and cycles.
 func (p *Pipeline) Validate() error {
-	v := validator{p: p, steps: map[string]*Step{}, groups: map[string]*Group{}, params: map[string]bool{}, fullNames: map[string]Pos{}, hints: map[string]string{}}
+	v := validator{p: p, steps: map[string]*Step{}, groups: map[string]*Group{}, params: map[string]bool{}, fullNames: map[string]Pos{}, hints: map[string]string{}, exclusives: map[Ref]bool{}}
 	v.pipeline()
 	t := newTree(p)
 	t.refs = make([][]Ref, len(p.Steps))
@@ -49,15 +49,16 @@ func (p *Pipeline) Validate() error {
 }
 
 type validator struct {
-	p         *Pipeline
-	steps     map[string]*Step
-	groups    map[string]*Group
-	params    map[string]bool
-	exit      string         // the step of the exit handler; "" is none
-	fullNames map[string]Pos // of outputs, as KFP's compiler writes them
-	hints     map[string]string
-	about     string // the step or group that is looked at, or ""
-	faults    Errors
+	p          *Pipeline
+	steps      map[string]*Step
+	groups     map[string]*Group
+	params     map[string]bool
+	exit       string         // the step of the exit handler; "" is none
+	fullNames  map[string]Pos // of outputs, as KFP's compiler writes them
+	hints      map[string]string
+	exclusives map[Ref]bool // of one_of, whether only one of the outputs can be there
+	about      string       // the step or group that is looked at, or ""
+	faults     Errors
 }
 
 func (v *validator) fault(pos Pos, format string, args ...any) *Error {
