@@ -139,7 +139,8 @@ func (c *Copies) write(name string, text []byte) error {
 		return err
 	}
 	temp := fmt.Sprintf("%s.%d.tmp", name, os.Getpid())
-	f, err := c.root.OpenFile(temp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o666)
+	c.root.Remove(temp) // of one that was ended at it; a link that is in the way leads nowhere
+	f, err := c.root.OpenFile(temp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o666)
 	if err != nil {
 		return err
 	}

@@ -292,3 +292,22 @@ func TestLeft(t *testing.T) {
 	}
 	readLock(t, root)
 }
+
+// TestLink shows that a link under the name of a temporary file is not
+// followed.
+func TestLink(t *testing.T) {
+	root := t.TempDir()
+	const url = "https://h/c.yaml"
+	precious := filepath.Join(root, "precious")
+	temp := filepath.Join(root, fmt.Sprintf("%s.%d.tmp", Path(url), os.Getpid()))
+	if err := errors.Join(os.WriteFile(precious, []byte("mine"), 0o666), os.MkdirAll(filepath.Dir(temp), 0o777), os.Symlink(precious, temp)); err != nil {
+		t.Fatal(err)
+	}
+	if err := vendor(t, root, Config{Get: newWeb(map[string]string{url: text("c")}).get}, false, url); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := os.ReadFile(precious); err != nil || string(got) != "mine" {
+		t.Errorf("the file that a link leads to holds %q, %v", got, err)
+	}
+	readLock(t, root)
+}

@@ -257,8 +257,8 @@ func (a *attempt) target() (*images.Exec, error) {
 	return target.Exec, nil
 }
 
-// command returns the process to start; visible are variables that it has
-// beside those of every process.
+// command returns the process to start; visible are variables that show it
+// its devices.
 func (a *attempt) command(target *images.Exec, visible map[string]string) (*exec.Cmd, error) {
 	rewrite := a.rewriter()
 	template := a.Template
@@ -270,7 +270,6 @@ func (a *attempt) command(target *images.Exec, visible map[string]string) (*exec
 	// As the kubelet does it, only the variables of the step expand.
 	own := map[string]string{}
 	env := a.x.baseEnv(target)
-	maps.Copy(env, visible)
 	list, _ := template.Get("env").([]any)
 	for _, e := range list {
 		v, _ := e.(dag.Object)
@@ -281,9 +280,8 @@ func (a *attempt) command(target *images.Exec, visible map[string]string) (*exec
 		}
 		own[name] = expand(filled(value), own)
 	}
-	for name, value := range own {
-		env[name] = value
-	}
+	maps.Copy(env, own)
+	maps.Copy(env, visible) // last: in a pod, too, a step can only choose among its own
 	env[markEnv] = a.ID
 
 	argv := append([]string{}, target.Command...)

@@ -41,6 +41,7 @@ func TestGPU(t *testing.T) {
 	}
 	none := sh("none", `echo "<$CUDA_VISIBLE_DEVICES$HIP_VISIBLE_DEVICES>" > /tmp/o`)
 	none.Accelerator = &dag.Accelerator{Kind: "gpu"}
+	none.Container.Append("env", dag.Object{{Name: "name", Value: "CUDA_VISIBLE_DEVICES"}, {Name: "value", Value: "0"}}) // is not obeyed
 	none.Outputs = []dag.Output{{Name: "o", Path: "/tmp/o"}}
 	p.Steps = append(p.Steps, none)
 	if err := x.Check(t.Context(), p, nil); err != nil {
