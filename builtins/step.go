@@ -42,7 +42,7 @@ func (st *step) Freeze()               {}
 func (st *step) Truth() starlark.Bool  { return true }
 func (st *step) Hash() (uint32, error) { return starlark.String(st.d.Name).Hash() }
 
-// containerOp: container_op(name, image, command=None, arguments=None, file_outputs=None, init_containers=None, sidecars=None, env=None, pvolumes=None, accelerator=None, once=False, container_kwargs=None) -> step
+// containerOp: container_op(name, image, command=None, arguments=None, file_outputs=None, artifact_argument_paths=None, init_containers=None, sidecars=None, env=None, pvolumes=None, accelerator=None, once=False, container_kwargs=None) -> step
 //
 // A step: one command in one image. `file_outputs` maps names to absolute
 // paths in the container; `env` maps names to text, or is a list of
