@@ -51,7 +51,8 @@ func expand(text string, env map[string]string) string {
 
 // rewriter returns a function that replaces the paths of the attempt's files in
 // text by those where the process finds them, or is to leave them. A path counts only
-// where it stands alone: /out/a is not replaced in /out/a.bak or /data/out/a.
+// where it stands alone, or begins one below it: /out/a is replaced in
+// /out/a/b, and not in /out/a.bak or /data/out/a.
 func (a *attempt) rewriter() func(string) string {
 	type pair struct{ from, to string }
 	var pairs []pair
@@ -102,8 +103,9 @@ func startsPath(before string) bool {
 	return !pathByte(c) && c != ')' && c != '}'
 }
 
-// endsPath reports whether a path may end before the text.
-func endsPath(after string) bool { return after == "" || !pathByte(after[0]) }
+// endsPath reports whether a path may end before the text, or go on below what
+// is a folder then.
+func endsPath(after string) bool { return after == "" || after[0] == '/' || !pathByte(after[0]) }
 
 func pathByte(c byte) bool {
 	return 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' ||

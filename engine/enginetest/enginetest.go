@@ -237,15 +237,14 @@ func testBadOutputs(t *testing.T, x engine.Executor, maxOutput int) {
 // anything that a file or folder can be, and arrives byte for byte; a program
 // can be run.
 func testFiles(t *testing.T, x engine.Executor, maxOutput int) {
-	write := sh("write", fmt.Sprintf(`mkdir -p "$1/sub"
+	write := sh("write", fmt.Sprintf(`mkdir -p /tmp/kfs-suite/dir/sub
 printf 'a\000b\377\n' > /tmp/kfs-suite/binary
 head -c %d /dev/zero > /tmp/kfs-suite/large
 printf 'line\n' > /tmp/kfs-suite/text
-printf deep > "$1/sub/file"
+printf deep > /tmp/kfs-suite/dir/sub/file
 printf '#!/bin/sh\nprintf ran' > /tmp/kfs-suite/program
 chmod +x /tmp/kfs-suite/program`, 3*maxOutput),
 		"/tmp/kfs-suite/binary", "/tmp/kfs-suite/large", "/tmp/kfs-suite/text", "/tmp/kfs-suite/dir", "/tmp/kfs-suite/program")
-	args(write, "/tmp/kfs-suite/dir")
 	read := sh("read", `printf '%s %s %s %s %s %s' "$(od -An -c "$1" | tr -d ' ')" $(($(wc -c < "$2"))) $(($(wc -c < "$3"))) "$(cat "$4/sub/file")" "$("$5")" "$(cat "$6")" > "$7"
 printf changed > "$1"`, "/tmp/kfs-suite/out")
 	take := func(s *dag.Step, name, text string) {
