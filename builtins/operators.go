@@ -43,7 +43,7 @@ func MethodName(name string) string {
 func IsOperator(name string) bool {
 	switch name {
 	case "==", "!=", "<", "<=", ">", ">=", "in", "not in", "%", "%=", "+", "+=", "*", "*=", TupleName,
-		ForName, BreakName, ContinueName, ReturnName, TruthName, SetName, GetName:
+		ForName, BreakName, ContinueName, ReturnName, TruthName, SetName, GetName, IntoName:
 		return true
 	}
 	return name != "" && name[0] == '.'

@@ -14,14 +14,18 @@ import (
 // will run, so what it sets a variable to is no answer after it.
 //
 // Package interp gives each variable that may do so a companion, the block
-// that was open when it was set, and lets its reads ask.
+// that was open when it was set, and lets its reads ask. What such a variable
+// holds may be changed instead: interp tells of what is put into it.
 
-// SetName and GetName are the names under which the environment holds the
-// functions that give a variable's companion, "set"(), and that read a
-// variable, "get"(VALUE, COMPANION, NAME).
+// SetName, GetName and IntoName are the names under which the environment
+// holds the functions that give a variable's companion, "set"(), that read a
+// variable, "get"(VALUE, COMPANION, NAME), also one whose value is to be
+// changed, "get"(VALUE, COMPANION, NAME, True), and that pass on what is put
+// into one, "into"(VALUE, NEW).
 const (
-	SetName = "set by"
-	GetName = "get what was set by"
+	SetName  = "set by"
+	GetName  = "get what was set by"
+	IntoName = "put into"
 )
 
 func (s *Session) outliving() {
@@ -32,38 +36,98 @@ func (s *Session) outliving() {
 		return s.body.open[len(s.body.open)-1], nil
 	})
 	s.env[GetName] = starlark.NewBuiltin(GetName, func(thread *starlark.Thread, _ *starlark.Builtin, args starlark.Tuple, _ []starlark.Tuple) (starlark.Value, error) {
-		if setter, ok := args[1].(*block); ok && s.body != nil {
-			name, _ := starlark.AsString(args[2])
-			c := &call{s: s, name: name, pos: s.caller(thread)}
-			c.outlived(setter, args[0])
+		if s.body == nil {
+			return args[0], nil
+		}
+		name, _ := starlark.AsString(args[2])
+		c := &call{s: s, name: name, pos: s.caller(thread)}
+		if setter, ok := args[1].(*block); ok && c.outlived(setter, args[0]) {
+			return args[0], nil
+		}
+		if by := s.body.changed[changeable(args[0])]; by != nil && len(args) == 3 {
+			c.outlivedChange(by)
 		}
 		return args[0], nil
 	})
+	s.env[IntoName] = starlark.NewBuiltin(IntoName, func(_ *starlark.Thread, _ *starlark.Builtin, args starlark.Tuple, _ []starlark.Tuple) (starlark.Value, error) {
+		if s.body != nil {
+			s.body.putInto(args[0], args[1])
+		}
+		return args[1], nil
+	})
+}
+
+// changeable returns a value that can be changed, as a key; nil for others.
+func changeable(v starlark.Value) any {
+	switch v.(type) {
+	case *starlark.List, *starlark.Dict, *starlark.Set:
+		return v
+	}
+	return nil
+}
+
+// putInto notes which block changes a list, dict or set by something that is
+// not its own, as its steps are.
+func (b *body) putInto(to, v starlark.Value) {
+	key := changeable(to)
+	if key == nil || len(b.open) == 0 {
+		return
+	}
+	for in := b.open[len(b.open)-1]; in != nil; in = in.outer {
+		if in.decides() && !in.members(b).has(v) {
+			if b.changed == nil {
+				b.changed = map[any]*block{}
+			}
+			b.changed[key] = in
+			return
+		}
+	}
+}
+
+// decides reports whether the block's steps may not run, or several times.
+func (bl *block) decides() bool {
+	return bl.g.Kind == dag.GroupCondition || bl.g.Kind == dag.GroupLoop
+}
+
+// members asks what belongs to the block.
+func (bl *block) members(b *body) *member {
+	if bl.inside == nil {
+		bl.inside = &member{b: b, group: bl.g, whole: map[any]int{}}
+	}
+	return bl.inside
 }
 
 // outlived reports a variable whose value was set in a condition or loop that
 // is over, unless it belongs to that block as its steps do.
-func (c *call) outlived(setter *block, v starlark.Value) {
+func (c *call) outlived(setter *block, v starlark.Value) bool {
 	b := c.s.body
 	for over := setter; over != nil && !slices.Contains(b.open, over); over = over.outer {
-		if over.g.Kind != dag.GroupCondition && over.g.Kind != dag.GroupLoop {
-			continue
+		if over.decides() && !over.members(b).has(v) {
+			c.outlives(over, "set", "it is the value of none", "it would have this value always")
+			return true
 		}
-		if over.inside == nil {
-			over.inside = &member{b: b, group: over.g, whole: map[any]int{}}
-		}
-		if over.inside.has(v) {
-			continue
-		}
-		if over.g.Kind == dag.GroupLoop {
-			e := c.report("", "%s was set in the loop at %s, whose body is evaluated once for all items: after the loop it is the value of none", c.name, over.pos)
-			e.Hint = "use it inside the loop; or let a step write it:  collected(step.output)  is the list of a loop's outputs"
-			return
-		}
-		e := c.report("", "%s was set in the block at %s, whose body is evaluated whether or not it will run: after the block it would have this value always", c.name, over.pos)
-		e.Hint = "use it inside the block; or let a step of each branch write it:  one_of(a.output, b.output)  is that of whichever ran;\nto decide while the script is evaluated, write  if  and a config(...)"
+	}
+	return false
+}
+
+// outlivedChange reports a variable whose value was changed in a block, if that
+// is over.
+func (c *call) outlivedChange(by *block) {
+	if !slices.Contains(c.s.body.open, by) {
+		c.outlives(by, "changed", "it would hold what was put into it once", "it would hold what was put into it always")
+	}
+}
+
+// outlives reports how a variable came by what it is after a loop, or always is
+// after a condition.
+func (c *call) outlives(over *block, how, loop, always string) {
+	if over.g.Kind == dag.GroupLoop {
+		e := c.report("", "%s was %s in the loop at %s, whose body is evaluated once for all items: after the loop %s", c.name, how, over.pos, loop)
+		e.Hint = "use it inside the loop; or let a step write it:  collected(step.output)  is the list of a loop's outputs"
 		return
 	}
+	e := c.report("", "%s was %s in the block at %s, whose body is evaluated whether or not it will run: after the block %s", c.name, how, over.pos, always)
+	e.Hint = "use it inside the block; or let a step of each branch write it:  one_of(a.output, b.output)  is that of whichever ran;\nto decide while the script is evaluated, write  if  and a config(...)"
 }
 
 // A member asks whether values belong to a group: its steps and blocks, their

@@ -295,6 +295,7 @@ type body struct {
 	others map[*dag.Group][]*dag.Condition
 
 	components map[string]*component.Spec // by the names of steps that were made from them
+	changed    map[any]*block             // by what was changed: see putInto
 }
 
 // Build runs the pipeline's function and returns what it declared. The

@@ -16,17 +16,20 @@ import (
 // statement of a function sets, and that is read where this statement may be
 // over, therefore gets a companion, which is set with it:
 //
-//	x = y       x = y; x mark = "set"()
-//	f(x)        f("get"(x, x mark, NAME))
+//	x = y          x = y; x mark = "set"()
+//	f(x)           f("get"(x, x mark, NAME))
+//	x.append(y)    "get"(x, x mark, NAME, True).append("into"(x, y))
+//	x[k] = y       x[k] = "into"(x, y)
 //
-// "set" is the block that is open, and "get" refuses what a block set that is
-// over; see builtins/outlive.go.
+// "set" is the block that is open, and "get" refuses what a block set, or put
+// into the value, that is over; see builtins/outlive.go.
 
 // blockVars are the variables that get a companion, by where they are first
 // bound, and the reads of them that are asked.
 type blockVars struct {
 	marked map[*syntax.Ident]bool // by the binding's first
 	reads  map[*syntax.Ident]bool
+	change map[*syntax.Ident]bool              // reads of variables, watched or not, whose value is to be changed
 	first  map[*syntax.DefStmt][]*syntax.Ident // those of marked that a function holds, in order
 }
 
@@ -58,6 +61,7 @@ type varWalk struct {
 	vars     map[*syntax.Ident]*variable
 	reads    []*syntax.Ident
 	closures []*syntax.Ident // reads of a function's variables by one inside it
+	change   map[*syntax.Ident]bool
 
 	// of the function:
 	def    *syntax.DefStmt
@@ -69,13 +73,13 @@ type varWalk struct {
 
 // findBlockVars resolves the file and looks for such variables.
 func findBlockVars(f *syntax.File) blockVars {
-	found := blockVars{marked: map[*syntax.Ident]bool{}, reads: map[*syntax.Ident]bool{}, first: map[*syntax.DefStmt][]*syntax.Ident{}}
+	found := blockVars{marked: map[*syntax.Ident]bool{}, reads: map[*syntax.Ident]bool{}, change: map[*syntax.Ident]bool{}, first: map[*syntax.DefStmt][]*syntax.Ident{}}
 	any := func(string) bool { return true }
 	if !loopsInside(f.Stmts, false) {
 		return found
 	}
 	_ = resolve.File(f, any, any) // what is wrong is found again when the file is compiled
-	w := varWalk{vars: map[*syntax.Ident]*variable{}}
+	w := varWalk{vars: map[*syntax.Ident]*variable{}, change: found.change}
 	w.stmts(f.Stmts)
 	for _, id := range w.closures {
 		if first, _ := variableOf(id); w.vars[first] != nil && w.vars[first].ever {
@@ -128,10 +132,11 @@ func (w *varWalk) stmt(s syntax.Stmt) {
 			w.expr(s.LHS)
 		}
 		w.assign(s.LHS)
+		w.changed(indexed(s.LHS))
 	case *syntax.DefStmt:
 		w.params(s.Params)
 		w.bound(s.Name)
-		inner := varWalk{vars: w.vars, def: s, set: map[*syntax.ForStmt][]*variable{}}
+		inner := varWalk{vars: w.vars, change: w.change, def: s, set: map[*syntax.ForStmt][]*variable{}}
 		inner.stmts(s.Body)
 		w.reads, w.closures = append(w.reads, inner.reads...), append(w.closures, inner.closures...)
 	case *syntax.ExprStmt:
@@ -226,6 +231,59 @@ func (w *varWalk) bound(id *syntax.Ident) {
 	}
 }
 
+// changed notes that the value of a variable is changed, which counts as set by
+// the for statement around.
+func (w *varWalk) changed(id *syntax.Ident) {
+	if id == nil || w.def == nil {
+		return
+	}
+	first, free := variableOf(id)
+	if first == nil || free {
+		return
+	}
+	w.change[id] = true
+	if len(w.loops) == 0 {
+		return
+	}
+	v, inner := w.variable(first), w.loops[len(w.loops)-1]
+	w.set[inner] = append(w.set[inner], v)
+	v.ever, v.deep = true, v.deep || len(w.loops) > 1
+}
+
+// changers are the methods that put their arguments into a list, dict or set,
+// and how many of these are places in it.
+var changers = map[string]int{"add": 0, "append": 0, "extend": 0, "insert": 1, "setdefault": 1, "update": 0}
+
+// changes returns the variable whose value a call changes, by x.append(v) or
+// x[k].append(v), and how many arguments are not put into it; nil if there is
+// none.
+func changes(c *syntax.CallExpr) (*syntax.Ident, int) {
+	dot, ok := c.Fn.(*syntax.DotExpr)
+	if !ok {
+		return nil, 0
+	}
+	places, ok := changers[dot.Name.Name]
+	if !ok {
+		return nil, 0
+	}
+	if id, ok := dot.X.(*syntax.Ident); ok {
+		return id, places
+	}
+	return indexed(dot.X), places
+}
+
+// indexed returns the variable of x[k], x[k][l] and so on, or nil.
+func indexed(e syntax.Expr) *syntax.Ident {
+	index, ok := e.(*syntax.IndexExpr)
+	if !ok {
+		return nil
+	}
+	if id, ok := index.X.(*syntax.Ident); ok {
+		return id
+	}
+	return indexed(index.X)
+}
+
 // variable returns what is known of a variable of the function.
 func (w *varWalk) variable(first *syntax.Ident) *variable {
 	v := w.vars[first]
@@ -239,6 +297,11 @@ func (w *varWalk) variable(first *syntax.Ident) *variable {
 // expr notes what an expression reads.
 func (w *varWalk) expr(e syntax.Expr) {
 	syntax.Walk(e, func(n syntax.Node) bool {
+		if c, ok := n.(*syntax.CallExpr); ok {
+			if id, _ := changes(c); id != nil {
+				w.changed(id)
+			}
+		}
 		id, ok := n.(*syntax.Ident)
 		if !ok {
 			return true
@@ -314,8 +377,22 @@ func (b blockVars) read(id *syntax.Ident) syntax.Expr {
 	if !b.reads[id] {
 		return id
 	}
-	return call(builtins.GetName, id.NamePos, id, &syntax.Ident{Name: companion(id.Name), NamePos: id.NamePos},
-		&syntax.Literal{Token: syntax.STRING, TokenPos: id.NamePos, Value: id.Name})
+	args := []syntax.Expr{id, &syntax.Ident{Name: companion(id.Name), NamePos: id.NamePos},
+		&syntax.Literal{Token: syntax.STRING, TokenPos: id.NamePos, Value: id.Name}}
+	if b.change[id] {
+		args = append(args, &syntax.Ident{Name: "True", NamePos: id.NamePos})
+	}
+	return call(builtins.GetName, id.NamePos, args...)
+}
+
+// into is what a value becomes that is put into that of a variable.
+func (b blockVars) into(id *syntax.Ident, e syntax.Expr) syntax.Expr {
+	first, _ := variableOf(id)
+	if !b.change[id] || !b.marked[first] {
+		return e
+	}
+	pos, _ := e.Span()
+	return call(builtins.IntoName, pos, &syntax.Ident{Name: id.Name, NamePos: pos}, e)
 }
 
 // mark is the statement that sets a variable's companion.

@@ -153,7 +153,15 @@ func (r rewriter) stmts(stmts []syntax.Stmt) []syntax.Stmt {
 				told = append(told, r.leave(builtins.ReturnName, s.Return, r.loops))
 			}
 		}
+		var into *syntax.Ident
+		if s, ok := s.(*syntax.AssignStmt); ok {
+			into = indexed(s.LHS)
+		}
 		r.stmt(s)
+		if into != nil {
+			s := s.(*syntax.AssignStmt)
+			s.RHS = r.vars.into(into, s.RHS)
+		}
 		told = append(append(told, s), behind...)
 	}
 	return told
@@ -551,6 +559,7 @@ func (r rewriter) call(e *syntax.CallExpr) (syntax.Expr, span) {
 	}
 	args := make([]argument, len(e.Args))
 	var fn span
+	changed, places := changes(e)
 	e.Fn, fn = r.expr(e.Fn)
 	for i, a := range e.Args {
 		var at span
@@ -561,6 +570,13 @@ func (r rewriter) call(e *syntax.CallExpr) (syntax.Expr, span) {
 		args[i].value = a
 		e.Args[i], at = r.expr(e.Args[i])
 		args[i].span = at
+		if changed != nil && i >= places {
+			if kw, ok := e.Args[i].(*syntax.BinaryExpr); ok && kw.Op == syntax.EQ {
+				kw.Y = r.vars.into(changed, kw.Y)
+			} else if u, ok := e.Args[i].(*syntax.UnaryExpr); !ok || u.Op != syntax.STAR && u.Op != syntax.STARSTAR {
+				e.Args[i] = r.vars.into(changed, e.Args[i])
+			}
+		}
 	}
 	r.calls[placeOf(e.Lparen)] = args
 	return e, span{fn.start, after(e.Rparen)}
