@@ -47,7 +47,7 @@ func (o Object) Get(path ...string) any {
 func (o *Object) Set(value any, path ...string) {
 	name, rest := path[0], path[1:]
 	i := o.index(name)
-	c := slices.Clone(*o)
+	c := append(make(Object, 0, len(*o)+1), *o...)
 	if i < 0 {
 		i = len(c)
 		c = append(c, Member{Name: name})
