@@ -47,7 +47,7 @@ func (x *Executor) noDevices(s *dag.Step) *dag.Error {
 	return &dag.Error{
 		Pos:  s.Accelerator.Pos,
 		Msg:  fmt.Sprintf("step %q cannot run on this machine: %v", s.Name, err),
-		Hint: "write a manifest for a cluster that has it:  kfs compile FILE",
+		Hint: "leave it out where the script runs as processes, by a setting:\n    if config(\"cluster\", default = True): ...\nor write a manifest for a cluster that has it:  kfs compile FILE",
 	}
 }
 

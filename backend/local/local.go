@@ -167,6 +167,8 @@ func (x *Executor) Close() error {
 // no container, because it changes an object of the cluster, cannot run.
 func (x *Executor) Check(_ context.Context, p *dag.Pipeline, args map[string]string) error {
 	var faults dag.Errors
+	lack := map[string]*dag.Error{} // by image that nothing stands in for
+	more := map[string]int{}        // steps that have it too
 	for _, s := range p.Steps {
 		if s.Resource != nil {
 			faults = append(faults, noCluster(s))
@@ -185,7 +187,12 @@ func (x *Executor) Check(_ context.Context, p *dag.Pipeline, args map[string]str
 		}
 		target, ok := x.cfg.Images.Resolve(image)
 		if !ok || target.Exec == nil {
-			faults = append(faults, noWay(s, image, target))
+			if lack[image] != nil {
+				more[image]++
+				continue
+			}
+			lack[image] = noWay(s, image, target)
+			faults = append(faults, lack[image])
 			continue
 		}
 		argv := target.Exec.Command
@@ -221,6 +228,9 @@ func (x *Executor) Check(_ context.Context, p *dag.Pipeline, args map[string]str
 				Hint: fmt.Sprintf("image %q is run as %q; install the program, or change exec in %s", image, argv[0], x.cfg.Images.File),
 			})
 		}
+	}
+	for image, n := range more {
+		lack[image].Msg = strings.Replace(lack[image].Msg, " cannot run", fmt.Sprintf(" and %d more cannot run", n), 1)
 	}
 	if err := accel.Check(p); err != nil {
 		faults = append(faults, dag.Faults(err)...)

@@ -481,3 +481,19 @@ func BenchmarkBare(b *testing.B) {
 		}
 	}
 }
+
+// TestOneFaultAnImage shows that an image that nothing stands in for is one
+// fault, however many steps have it.
+func TestOneFaultAnImage(t *testing.T) {
+	p := &dag.Pipeline{Name: "p"}
+	for i, image := range []string{"a:1", "b:1", "a:1", "a:1"} {
+		s := &dag.Step{Name: fmt.Sprintf("s%d", i), Pos: dag.Pos{File: "p.star", Line: i + 1, Col: 1}}
+		s.Container.Set(image, "image")
+		p.Steps = append(p.Steps, s)
+	}
+	const want = `p.star:1:1: step "s0" and 2 more cannot run on this machine: no command stands in for image "a:1"
+p.star:2:1: step "s1" cannot run on this machine: no command stands in for image "b:1"`
+	if err := newExecutor(t, Config{}).Check(t.Context(), p, nil); err == nil || err.Error() != want {
+		t.Errorf("Check = %v; want\n%s", err, want)
+	}
+}
