@@ -29,6 +29,7 @@ const (
 	RefItem                           // the item of a loop, or a part of it
 	RefOneOf                          // the output of whichever of several steps ran; see Outputs
 	RefCollected                      // the JSON list of an output of a step in a loop, a round each
+	RefPodName                        // the name of the attempt's pod
 )
 
 // A token is tokenOpen, a body, tokenClose. The two are private-use
@@ -59,6 +60,8 @@ func (r Ref) Token() string {
 		body = "run:name"
 	case RefExecutionID:
 		body = "run:execution"
+	case RefPodName:
+		body = "run:pod"
 	default:
 		panic(fmt.Sprintf("dag: token of a Ref of kind %d", r.Kind))
 	}
@@ -92,6 +95,8 @@ func (r Ref) String() string {
 		return "run_name()"
 	case RefExecutionID:
 		return "execution_id()"
+	case RefPodName:
+		return "{{pod.name}}"
 	}
 	return "no value"
 }
@@ -122,6 +127,8 @@ func parseRef(body string) (Ref, bool) {
 			return Ref{Kind: RefRunName}, true
 		case "execution":
 			return Ref{Kind: RefExecutionID}, true
+		case "pod":
+			return Ref{Kind: RefPodName}, true
 		}
 	}
 	return Ref{}, false
@@ -157,7 +164,7 @@ func (r Ref) Outputs() []Ref {
 // OfRun reports whether the value belongs to the run as a whole or to an
 // attempt: it is known everywhere, and comes from no param or step.
 func (r Ref) OfRun() bool {
-	return r.Kind == RefRunID || r.Kind == RefRunName || r.Kind == RefExecutionID
+	return r.Kind == RefRunID || r.Kind == RefRunName || r.Kind == RefExecutionID || r.Kind == RefPodName
 }
 
 // HasRefs reports whether text holds a token, whole or damaged.

@@ -24,8 +24,11 @@ func (pl *planner) attempt(i, number int, records []Record, timeout time.Duratio
 	values := map[dag.Ref]string{}
 	for _, r := range s.Refs() {
 		values[r] = known(r)
-		if r.Kind == dag.RefExecutionID {
+		switch r.Kind {
+		case dag.RefExecutionID:
 			values[r] = pl.run.ID + "-" + AttemptID(pl.run.ID, t.name, number)
+		case dag.RefPodName:
+			values[r] = AttemptID(pl.run.ID, t.name, number)
 		}
 	}
 	value := func(r dag.Ref) string {

@@ -61,6 +61,9 @@ func Run(ctx context.Context, x Executor, p *dag.Pipeline, run RunInfo, cfg Conf
 	if conf := p.Conf; conf != nil && conf.Parallelism > 0 && (cfg.Parallelism == 0 || conf.Parallelism < cfg.Parallelism) {
 		cfg.Parallelism = conf.Parallelism
 	}
+	if p, err = braces(p); err != nil {
+		return nil, err
+	}
 	pl, err := newPlanner(p, run, args, cfg.Parallelism)
 	if err != nil {
 		return nil, err

@@ -12,8 +12,12 @@ package argo
 
 import (
 	"cmp"
+	"fmt"
+	"regexp"
 	"slices"
 	"strconv"
+	"strings"
+	"sync"
 	"time"
 
 	"github.com/kfs-project/kfs/backend/accel"
@@ -352,6 +356,31 @@ func inputs(s *dag.Step) []dag.Ref {
 	return refs
 }
 
+// input matches a placeholder for an input of the template that holds it.
+var input = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`\{\{\s*inputs\.(?:parameters|artifacts)\.([^{}\s.]+)[^{}]*\}\}`)
+})
+
+// Warnings returns what is probably not meant: placeholders that an author
+// wrote for inputs that the step's template does not have.
+func Warnings(p *dag.Pipeline) dag.Errors {
+	var warnings dag.Errors
+	for _, s := range p.Steps {
+		s.WalkText(func(field *dag.Field, text string) {
+			if !strings.Contains(text, "{{") {
+				return
+			}
+			for _, m := range input().FindAllStringSubmatch(text, -1) {
+				if !slices.ContainsFunc(s.Refs(), func(r dag.Ref) bool { return fullName(r) == m[1] }) {
+					warnings = append(warnings, &dag.Error{Pos: s.Pos, Msg: fmt.Sprintf(
+						"step %q, %s: %s names an input that the template will not have: Argo refuses such a Workflow", s.Name, field, m[0])})
+				}
+			}
+		})
+	}
+	return warnings
+}
+
 // fullName is the name by which a template knows a value.
 func fullName(r dag.Ref) string {
 	switch {
@@ -381,6 +410,8 @@ func expand(text string) string {
 			return "{{workflow.name}}"
 		case dag.RefExecutionID:
 			return "{{workflow.uid}}-{{pod.name}}"
+		case dag.RefPodName:
+			return "{{pod.name}}"
 		}
 		return "{{inputs.parameters." + fullName(r) + "}}"
 	})

@@ -345,3 +345,17 @@ func TestAccelerators(t *testing.T) {
 		t.Errorf("volumes are\n%swant\n%s", got, want)
 	}
 }
+
+// TestWarnings shows that a placeholder for an input is right only if the
+// template has the input.
+func TestWarnings(t *testing.T) {
+	s := step("s")
+	s.Pos = dag.Pos{File: "p.star", Line: 1, Col: 2}
+	s.Container.Set([]any{param("a"), "{{inputs.parameters.a}} {{ inputs.parameters.b }}", "{{inputs.artifacts.c.path}} {{workflow.uid}} {{b}}"}, "args")
+	s.Artifacts = []dag.Artifact{{Name: "c", Path: "/c", Text: param("c")}}
+	p := &dag.Pipeline{Name: "p", Params: []*dag.Param{{Name: "a"}, {Name: "b"}, {Name: "c"}}, Steps: []*dag.Step{s}}
+	const want = `p.star:1:2: step "s", container.args[1]: {{ inputs.parameters.b }} names an input that the template will not have: Argo refuses such a Workflow`
+	if got := Warnings(p); len(got) != 1 || got[0].Error() != want {
+		t.Errorf("got %v; want\n%s", got, want)
+	}
+}

@@ -89,7 +89,7 @@ type finding struct {
 func (f *scriptFlags) check(ctx context.Context, stderr io.Writer, file string, t *target, profile accel.Profile) ([]finding, error) {
 	s, err := f.evaluate(ctx, stderr, file, interp.Config{})
 	return findings(f.rootOf(file), f.everyPipeline(ctx, s, err, func(p *dag.Pipeline) error {
-		warn(stderr, f.rootOf(file), accel.Warnings(p, profile))
+		warn(stderr, f.rootOf(file), append(accel.Warnings(p, profile), t.warnings(p)...))
 		return t.check(p, argo.Options{Profile: profile})
 	}))
 }

@@ -22,14 +22,16 @@ type target struct {
 
 	// check reports what the target cannot say of a valid pipeline, as a
 	// dag.Errors. write writes it; file is the name of the output.
-	check func(p *dag.Pipeline, opts argo.Options) error
-	write func(p *dag.Pipeline, opts argo.Options, file string) ([]byte, error)
+	// warnings are about what is probably not meant.
+	check    func(p *dag.Pipeline, opts argo.Options) error
+	warnings func(p *dag.Pipeline) dag.Errors
+	write    func(p *dag.Pipeline, opts argo.Options, file string) ([]byte, error)
 }
 
 // targets are the values of --target.
 var targets = []*target{
-	{"argo", "the Argo Workflow that KFP 1.8.22 would write", argo.Check, compileArgo},
-	{"json", "the pipeline itself as JSON", checkJSON, compileJSON},
+	{"argo", "the Argo Workflow that KFP 1.8.22 would write", argo.Check, argo.Warnings, compileArgo},
+	{"json", "the pipeline itself as JSON", checkJSON, func(*dag.Pipeline) dag.Errors { return nil }, compileJSON},
 }
 
 // clusterFlags say what is known of the cluster that a manifest is for.
@@ -98,7 +100,7 @@ gives one.`,
 			if err := t.check(p, opts); err != nil {
 				return script.wrap(s, args[0], err)
 			}
-			warn(cmd.ErrOrStderr(), script.rootOf(args[0]), accel.Warnings(p, profile))
+			warn(cmd.ErrOrStderr(), script.rootOf(args[0]), append(accel.Warnings(p, profile), t.warnings(p)...))
 			manifest, err := t.write(p, opts, out)
 			if err != nil {
 				return err
