@@ -26,19 +26,18 @@ type Member struct {
 // Get returns the value of the member, or nil if there is none. A path of
 // several names goes down through objects.
 func (o Object) Get(path ...string) any {
-	var v any = o
-	for _, name := range path {
-		obj, ok := v.(Object)
-		if !ok {
-			return nil
-		}
-		i := obj.index(name)
+	for n, name := range path {
+		i := o.index(name)
 		if i < 0 {
 			return nil
 		}
-		v = obj[i].Value
+		v := o[i].Value
+		if n == len(path)-1 {
+			return v
+		}
+		o, _ = v.(Object)
 	}
-	return v
+	return o
 }
 
 // Set gives the member a value, at its place if the object has it, else at
@@ -212,20 +211,24 @@ func walkText(at *Field, v any, f func(path *Field, text string)) {
 	case string:
 		f(at, v)
 	case Object:
-		for _, m := range v {
-			at.parts = append(at.parts, part{name: m.Name})
-			if HasRefs(m.Name) {
-				f(at, m.Name)
-			}
-			walkText(at, m.Value, f)
-			at.parts = at.parts[:len(at.parts)-1]
-		}
+		walkObject(at, v, f)
 	case []any:
 		for i, e := range v {
 			at.parts = append(at.parts, part{index: i, elem: true})
 			walkText(at, e, f)
 			at.parts = at.parts[:len(at.parts)-1]
 		}
+	}
+}
+
+func walkObject(at *Field, o Object, f func(path *Field, text string)) {
+	for _, m := range o {
+		at.parts = append(at.parts, part{name: m.Name})
+		if HasRefs(m.Name) {
+			f(at, m.Name)
+		}
+		walkText(at, m.Value, f)
+		at.parts = at.parts[:len(at.parts)-1]
 	}
 }
 
@@ -276,7 +279,7 @@ func (w *walker) text(field, text string) {
 func (w *walker) tree(prefix string, tree Object) {
 	if len(tree) > 0 {
 		w.at.prefix = prefix
-		walkText(&w.at, tree, w.f)
+		walkObject(&w.at, tree, w.f)
 	}
 }
 

@@ -45,8 +45,10 @@ type node struct {
 
 func (n *node) add(kid *node) *node {
 	kid.parent = n
-	kid.inputs, kid.outputs = map[string]bool{}, map[string]*node{}
-	kid.files, kid.made = map[string]bool{}, map[string]string{}
+	if kid.step == nil { // the template of a step is made from the step
+		kid.inputs, kid.outputs = map[string]bool{}, map[string]*node{}
+		kid.files, kid.made = map[string]bool{}, map[string]string{}
+	}
 	kid.args, kid.fileArgs, kid.deps = map[string]string{}, map[string]dag.Member{}, map[string]bool{}
 	n.kids = append(n.kids, kid)
 	return kid
