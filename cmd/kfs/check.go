@@ -153,6 +153,7 @@ func writeFindings(w io.Writer, found []finding) {
 // folder.
 func shownDiagnostic(root string, d interp.Diagnostic) interp.Diagnostic {
 	d.Pos = shown(root, d.Pos)
+	d.Msg, d.Hint = shownText(root, d.Msg), shownText(root, d.Hint)
 	d.Stack, d.Also = shownFrames(root, d.Stack), shownFrames(root, d.Also)
 	if d.Pos == (dag.Pos{}) {
 		d.End = dag.Pos{}

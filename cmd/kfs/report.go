@@ -6,6 +6,9 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"regexp"
+	"strings"
+	"sync"
 
 	"github.com/kfs-project/kfs/dag"
 	"github.com/kfs-project/kfs/interp"
@@ -76,6 +79,27 @@ func printDiagnostics(w io.Writer, ds []interp.Diagnostic) {
 		}
 		fmt.Fprintln(w, d)
 	}
+}
+
+// place matches what may be a place in a script.
+var place = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`[^\s"'(),:]+:\d+:\d+\b`) })
+
+// shownText returns text whose places in files under the root are paths from the
+// working folder.
+func shownText(root, text string) string {
+	if !strings.Contains(text, ":") {
+		return text
+	}
+	return place().ReplaceAllStringFunc(text, func(found string) string {
+		var p dag.Pos
+		if p.UnmarshalText([]byte(found)) != nil || !filepath.IsLocal(p.File) {
+			return found
+		}
+		if info, err := os.Stat(filepath.Join(root, p.File)); err != nil || !info.Mode().IsRegular() {
+			return found
+		}
+		return shown(root, p).String()
+	})
 }
 
 // shown returns a place as a path from the working folder.
