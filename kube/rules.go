@@ -59,11 +59,35 @@ func (f *fitter) rules(t *Type, path string, obj dag.Object) {
 				f.fault(path, "the operator %s needs one value, a whole number", op)
 			}
 		}
+	case "ContainerPort":
+		if name := text("name"); name != "" && !dag.HasRefs(name) && !isPortName(name) {
+			f.fault(path, "port name %q: want %s", name, portNames)
+		}
+	case "HTTPGetAction", "TCPSocketAction":
+		if port := text("port"); port != "" && !dag.HasRefs(port) && !isPortName(port) {
+			if _, err := strconv.Atoi(port); err == nil {
+				f.fault(path, "port %q is text: want the number, or the name of a port", port)
+			} else {
+				f.fault(path, "port %q: want a number, or the name of a port: %s", port, portNames)
+			}
+		}
 	case "NodeSelector":
 		if len(list("nodeSelectorTerms")) == 0 {
 			f.fault(path, "a NodeSelector needs at least one of node_selector_terms")
 		}
 	}
+}
+
+// portNames says what isPortName accepts.
+const portNames = "at most 15 small letters, digits and single hyphens, a letter among them, and no hyphen at either end"
+
+// isPortName reports whether a text is the name of a port. The source is
+// IsValidPortName of k8s.io/apimachinery, after RFC 6335.
+func isPortName(name string) bool {
+	known := func(r rune) bool { return 'a' <= r && r <= 'z' || '0' <= r && r <= '9' || r == '-' }
+	return len(name) <= 15 && !strings.ContainsFunc(name, func(r rune) bool { return !known(r) }) &&
+		strings.ContainsFunc(name, func(r rune) bool { return 'a' <= r && r <= 'z' }) &&
+		!strings.Contains(name, "--") && name[0] != '-' && name[len(name)-1] != '-'
 }
 
 // one adds a fault if not exactly one of the fields is set.
