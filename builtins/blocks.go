@@ -269,8 +269,7 @@ func (c *call) conditionAndName() (*dag.Condition, *string, error) {
 	if err := c.unpack("c", &v, "name??", optional(&name)); err != nil {
 		return nil, nil, err
 	}
-	cond, err := c.toCondition(v)
-	return cond, name, err
+	return c.toCondition(v), name, nil
 }
 
 // elifCondition: elif_condition(c, name=None) -> block
@@ -354,21 +353,22 @@ func countParts(c *dag.Condition) int {
 	return n
 }
 
-// toCondition returns the condition that a value is.
-func (c *call) toCondition(v starlark.Value) (*dag.Condition, error) {
+// toCondition returns the condition that a value is, or one in place of what it
+// reports to be none.
+func (c *call) toCondition(v starlark.Value) *dag.Condition {
 	switch v := v.(type) {
 	case *condition:
-		return v.c, nil
+		return v.c
 	case *value:
-		e := c.errorf("", "%s: %s: want a comparison", c.name, v.What())
-		e.Hint = "write what it is compared with, as in  " + v.Ref().String() + ` == "true"`
-		return nil, e
+		c.report("", "%s: %s: want a comparison", c.name, v.What()).Hint =
+			"write what it is compared with, as in  " + v.Ref().String() + ` == "true"`
 	case starlark.Bool:
-		e := c.errorf("", "%s: want a comparison with a value known only when the pipeline runs, got %s", c.name, v)
-		e.Hint = "what is known while the script is evaluated is decided by an if"
-		return nil, e
+		c.report("", "%s: want a comparison with a value known only when the pipeline runs, got %s", c.name, v).Hint =
+			"what is known while the script is evaluated is decided by an if"
+	default:
+		c.report("", "%s: want a comparison, got %s", c.name, typeName(v))
 	}
-	return nil, c.errorf("", "%s: want a comparison, got %s", c.name, typeName(v))
+	return &dag.Condition{Op: "=="}
 }
 
 // combine: all_of(*conditions) -> condition, any_of(*conditions) -> condition
@@ -381,11 +381,7 @@ func combine(op string) func(c *call) (starlark.Value, error) {
 		}
 		all := &dag.Condition{Op: op}
 		for _, v := range c.args {
-			of, err := c.toCondition(v)
-			if err != nil {
-				return nil, err
-			}
-			all.Of = append(all.Of, of)
+			all.Of = append(all.Of, c.toCondition(v))
 		}
 		if len(all.Of) == 1 {
 			all = all.Of[0]
@@ -405,11 +401,7 @@ func (s *Session) notCondition(c *call) (starlark.Value, error) {
 	if err := c.unpack("c", &v); err != nil {
 		return nil, err
 	}
-	cond, err := c.toCondition(v)
-	if err != nil {
-		return nil, err
-	}
-	cond = cond.Not()
+	cond := c.toCondition(v).Not()
 	if countParts(cond) > maxCompare {
 		return nil, c.errorf("", "%s: the condition has more than %d parts", c.name, maxCompare)
 	}

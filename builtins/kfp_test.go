@@ -65,7 +65,7 @@ func TestKFPArguments(t *testing.T) {
 			}
 			thread := new(starlark.Thread)
 			s := New(thread, Config{})
-			s.body = &body{names: newNamer()}
+			s.body = newBody(&Pipeline{conf: &conf{s: s}})
 			v, err := (&kfpModule{s, module, words}).member(name)
 			if err != nil {
 				t.Errorf("%s.%s: %v", module, name, err)

@@ -298,14 +298,18 @@ type body struct {
 	changed    map[any]*block             // by what was changed: see putInto
 }
 
+func newBody(p *Pipeline) *body {
+	return &body{p: &dag.Pipeline{Name: p.Name, Description: p.Description, Pos: p.Pos}, names: newNamer(),
+		last: map[string]any{}, others: map[*dag.Group][]*dag.Condition{}, graphs: map[*dag.Group]*graph{},
+		parents: map[string]string{}, targets: map[*[]dag.Edge]map[string]int{}, conf: p.conf.clone()}
+}
+
 // Build runs the pipeline's function and returns what it declared. The
 // pipeline is not validated yet. Faults that did not stop the function are
 // added to Faults.
 func (s *Session) Build(p *Pipeline) (*dag.Pipeline, error) {
 	s.calls = map[string]starlark.CallStack{}
-	s.body = &body{p: &dag.Pipeline{Name: p.Name, Description: p.Description, Pos: p.Pos}, names: newNamer(),
-		last: map[string]any{}, others: map[*dag.Group][]*dag.Condition{}, graphs: map[*dag.Group]*graph{},
-		parents: map[string]string{}, targets: map[*[]dag.Edge]map[string]int{}, conf: p.conf.clone()}
+	s.body = newBody(p)
 	defer func() { s.body = nil }()
 	args, err := s.params(p)
 	if err != nil {
