@@ -66,34 +66,9 @@ func (w *walk) in(v starlark.Value) bool {
 	}
 	w.deep++
 	defer func() { w.deep-- }()
-	switch v := v.(type) {
-	case *starlark.List:
-		for i := range v.Len() {
-			if !w.in(v.Index(i)) {
-				return false
-			}
-		}
-	case starlark.Tuple:
-		for _, e := range v {
-			if !w.in(e) {
-				return false
-			}
-		}
-	case *starlark.Dict:
-		for k, e := range v.Entries() {
-			if !w.in(k) || !w.in(e) {
-				return false
-			}
-		}
-	case *starlark.Set:
-		for e := range v.Elements() {
-			if !w.in(e) {
-				return false
-			}
-		}
-	case *starlarkstruct.Struct:
-		for _, name := range v.AttrNames() {
-			if e, err := v.Attr(name); err == nil && e != nil && !w.in(e) {
+	if held := Inside(v, true); held != nil {
+		for i := range held.Len() {
+			if !w.in(held.Index(i)) {
 				return false
 			}
 		}

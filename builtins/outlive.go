@@ -4,7 +4,6 @@ import (
 	"slices"
 
 	"go.starlark.net/starlark"
-	"go.starlark.net/starlarkstruct"
 
 	"github.com/kfs-project/kfs/dag"
 )
@@ -92,7 +91,7 @@ func (bl *block) decides() bool {
 // members asks what belongs to the block.
 func (bl *block) members(b *body) *member {
 	if bl.inside == nil {
-		bl.inside = &member{b: b, group: bl.g, whole: map[any]int{}}
+		bl.inside = &member{b: b, group: bl.g}
 	}
 	return bl.inside
 }
@@ -134,9 +133,9 @@ func (c *call) outlives(over *block, how, loop, always string) {
 // outputs, and what only holds such. Where else than in the group these may be
 // used is checked when the pipeline is whole.
 type member struct {
-	b     *body
-	group *dag.Group
-	whole map[any]int // containers that belong to it, and how many elements they had
+	b      *body
+	group  *dag.Group
+	looked finder // for what does not belong; each container is looked into once
 }
 
 // holds reports whether the step or group of the name stands in the group, or
@@ -158,48 +157,12 @@ func (m *member) holdsAny(refs []dag.Ref) bool {
 	})
 }
 
-// has reports whether a value belongs to the group. It looks into each
-// container once, however often it is asked, and without recursion, however
-// deep they are nested.
+// has reports whether a value belongs to the group.
 func (m *member) has(v starlark.Value) bool {
-	once := func(id any, n int) bool {
-		if had, ok := m.whole[id]; n == 0 || ok && had == n {
-			return false
-		}
-		m.whole[id] = n
-		return true
-	}
-	for left := []starlark.Value{v}; len(left) > 0; {
-		v := left[len(left)-1]
-		left = left[:len(left)-1]
-		switch v := v.(type) {
-		case *starlark.List:
-			if once(v, v.Len()) {
-				left = slices.AppendSeq(left, v.Elements())
-			}
-		case starlark.Tuple:
-			if len(v) > 0 && once(&v[0], len(v)) {
-				left = append(left, v...)
-			}
-		case *starlark.Dict:
-			if once(v, v.Len()) {
-				for _, e := range v.Entries() {
-					left = append(left, e)
-				}
-			}
-		case *starlarkstruct.Struct:
-			if once(v, 1) {
-				for _, name := range v.AttrNames() {
-					e, _ := v.Attr(name)
-					left = append(left, e)
-				}
-			}
-		default:
-			if !m.hasOne(v) {
-				clear(m.whole) // not all of these are
-				return false
-			}
-		}
+	m.looked.wanted = func(v starlark.Value) bool { return Inside(v, false) == nil && !m.hasOne(v) }
+	if m.looked.in(v) || m.looked.gaveUp {
+		clear(m.looked.seen) // not all of these belong
+		return false
 	}
 	return true
 }

@@ -7,7 +7,6 @@ import (
 	"strconv"
 
 	"go.starlark.net/starlark"
-	"go.starlark.net/starlarkstruct"
 	"go.starlark.net/syntax"
 
 	"github.com/kfs-project/kfs/dag"
@@ -362,60 +361,4 @@ func firstRuntime(vs ...starlark.Value) Runtime {
 		}
 	}
 	return found
-}
-
-// A finder looks for a value that is wanted, into each list, tuple, dict and
-// struct once, however often it is shared. It does not look at keys.
-type finder struct {
-	wanted func(starlark.Value) bool
-	seen   map[any]bool
-}
-
-// in reports whether the value, or one that it holds, is wanted; it looks at
-// none behind that one.
-func (f *finder) in(v starlark.Value) bool {
-	if f.wanted(v) {
-		return true
-	}
-	switch v := v.(type) {
-	case *starlark.List:
-		if f.once(v, v.Len()) {
-			for i := range v.Len() {
-				if f.in(v.Index(i)) {
-					return true
-				}
-			}
-		}
-	case starlark.Tuple:
-		return len(v) > 0 && f.once(&v[0], len(v)) && slices.ContainsFunc(v, f.in)
-	case *starlark.Dict:
-		if f.once(v, v.Len()) {
-			for _, e := range v.Entries() {
-				if f.in(e) {
-					return true
-				}
-			}
-		}
-	case *starlarkstruct.Struct:
-		if f.once(v, 1) {
-			for _, name := range v.AttrNames() {
-				if e, err := v.Attr(name); err == nil && e != nil && f.in(e) {
-					return true
-				}
-			}
-		}
-	}
-	return false
-}
-
-// once reports whether a container of n elements has yet to be looked into.
-func (f *finder) once(id any, n int) bool {
-	if n == 0 || f.seen[id] {
-		return false
-	}
-	if f.seen == nil {
-		f.seen = map[any]bool{}
-	}
-	f.seen[id] = true
-	return true
 }

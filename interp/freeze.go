@@ -2,12 +2,13 @@ package interp
 
 import (
 	"fmt"
-	"slices"
 
 	"go.starlark.net/resolve"
 	"go.starlark.net/starlark"
 	"go.starlark.net/starlarkstruct"
 	"go.starlark.net/syntax"
+
+	"github.com/kfs-project/kfs/builtins"
 )
 
 // This file defines how the values of a file become immutable once it is
@@ -55,33 +56,14 @@ func (d *depth) fits(v starlark.Value) bool {
 	}
 	d.left--
 	defer func() { d.left++ }()
+	if held := builtins.Inside(v, true); held != nil {
+		for i := range held.Len() {
+			if !d.fits(held.Index(i)) {
+				return false
+			}
+		}
+	}
 	switch v := v.(type) {
-	case *starlark.List:
-		for i := range v.Len() {
-			if !d.fits(v.Index(i)) {
-				return false
-			}
-		}
-	case starlark.Tuple:
-		return !slices.ContainsFunc(v, func(e starlark.Value) bool { return !d.fits(e) })
-	case *starlark.Dict:
-		for k, e := range v.Entries() {
-			if !d.fits(k) || !d.fits(e) {
-				return false
-			}
-		}
-	case *starlark.Set:
-		for e := range v.Elements() {
-			if !d.fits(e) {
-				return false
-			}
-		}
-	case *starlarkstruct.Struct:
-		for _, name := range v.AttrNames() {
-			if e, err := v.Attr(name); err == nil && !d.fits(e) {
-				return false
-			}
-		}
 	case *starlark.Builtin:
 		return v.Receiver() == nil || d.fits(v.Receiver())
 	case *starlark.Function:
