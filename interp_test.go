@@ -135,13 +135,9 @@ func evaluate(t *testing.T, file string, settings map[string]string) []*dag.Pipe
 	if err != nil {
 		t.Fatalf("%s: %v", file, err)
 	}
-	var all []*dag.Pipeline
-	for _, name := range script.Pipelines() {
-		p, err := script.Pipeline(context.Background(), name)
-		if err != nil {
-			t.Fatalf("%s: %v", file, err)
-		}
-		all = append(all, p)
+	all, err := script.Every(context.Background(), "", nil)
+	if err != nil {
+		t.Fatalf("%s: %v", file, err)
 	}
 	return all
 }

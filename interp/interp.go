@@ -214,9 +214,65 @@ func (s *Script) Pipeline(ctx context.Context, name string) (*dag.Pipeline, erro
 	if err != nil {
 		return nil, err
 	}
+	p, err := s.build(ctx, decl)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.checkSettings(); err != nil {
+		return nil, err
+	}
+	return p, nil
+}
+
+// Every is Pipeline for all pipelines of the file in their order, or for the
+// one that is named: the error has the faults of all, and those that check finds
+// in the ones that are right, if it is not nil. A setting may be given that only
+// one of the pipelines asks for.
+func (s *Script) Every(ctx context.Context, name string, check func(*dag.Pipeline) error) ([]*dag.Pipeline, error) {
+	decls := s.session.Pipelines()
+	if name != "" || len(decls) == 0 && s.faults == nil {
+		decl, err := s.choose(name)
+		if err != nil {
+			return nil, err
+		}
+		decls = []*builtins.Pipeline{decl}
+	}
+	var all []*dag.Pipeline
+	faults := slices.Clone(s.faults)
+	add := func(err error) error {
+		var e *Error
+		if errors.As(err, &e) {
+			faults = append(faults, e.Diagnostics...)
+			return nil
+		}
+		return err
+	}
+	for _, decl := range decls {
+		p, err := s.build(ctx, decl)
+		if err == nil {
+			all = append(all, p)
+			if check != nil {
+				err = s.Explain(check(p))
+			}
+		}
+		if err := add(err); err != nil {
+			return nil, err
+		}
+	}
+	if len(all) == len(decls) {
+		add(s.checkSettings())
+	}
+	if len(faults) > 0 {
+		return nil, newError(faults, nil)
+	}
+	return all, nil
+}
+
+// build runs the function of a pipeline and validates what it declares.
+func (s *Script) build(ctx context.Context, decl *builtins.Pipeline) (*dag.Pipeline, error) {
 	var p *dag.Pipeline
 	before := len(s.session.Faults())
-	err = s.run(ctx, func() error {
+	err := s.run(ctx, func() error {
 		var err error
 		p, err = s.session.Build(decl)
 		return err
@@ -225,27 +281,36 @@ func (s *Script) Pipeline(ctx context.Context, name string) (*dag.Pipeline, erro
 	for _, f := range s.session.Faults()[before:] {
 		faults = append(faults, s.loader.fault(f))
 	}
-	if err == nil {
-		for _, f := range s.session.CheckSettings() {
-			faults = append(faults, s.loader.fault(f))
-		}
-		if len(faults) > 0 && s.session.Incomplete() {
-			return nil, newError(faults, nil)
-		}
+	var e *Error
+	switch {
+	case errors.As(err, &e):
+		faults = append(faults, e.Diagnostics...)
+	case err != nil:
+		return nil, err
+	case len(faults) > 0 && s.session.Incomplete():
+	default:
 		for _, err := range []error{p.Validate(), kube.Check(p)} {
 			for _, f := range dag.Faults(err) {
 				faults = append(faults, s.dagFault(f))
 			}
 		}
-	} else if e := (*Error)(nil); errors.As(err, &e) {
-		faults = append(faults, e.Diagnostics...)
-	} else {
-		return nil, err
 	}
 	if len(faults) > 0 {
 		return nil, newError(faults, err)
 	}
 	return p, nil
+}
+
+// checkSettings returns the faults of settings that nothing asked for.
+func (s *Script) checkSettings() error {
+	var faults []Diagnostic
+	for _, f := range s.session.CheckSettings() {
+		faults = append(faults, s.loader.fault(f))
+	}
+	if faults == nil {
+		return nil
+	}
+	return newError(faults, nil)
 }
 
 // Explain returns err as an *Error with excerpts if it holds faults that

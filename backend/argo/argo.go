@@ -361,10 +361,10 @@ var input = sync.OnceValue(func() *regexp.Regexp {
 	return regexp.MustCompile(`\{\{\s*inputs\.(?:parameters|artifacts)\.([^{}\s.]+)[^{}]*\}\}`)
 })
 
-// Warnings returns what is probably not meant: placeholders that an author
-// wrote for inputs that the step's template does not have.
-func Warnings(p *dag.Pipeline) dag.Errors {
-	var warnings dag.Errors
+// Warnings returns what is probably not meant: what accel says, and placeholders
+// that an author wrote for inputs that the step's template does not have.
+func Warnings(p *dag.Pipeline, opts Options) dag.Errors {
+	warnings := accel.Warnings(p, opts.Profile)
 	for _, s := range p.Steps {
 		s.WalkText(func(field *dag.Field, text string) {
 			if !strings.Contains(text, "{{") {

@@ -355,7 +355,7 @@ func TestWarnings(t *testing.T) {
 	s.Artifacts = []dag.Artifact{{Name: "c", Path: "/c", Text: param("c")}}
 	p := &dag.Pipeline{Name: "p", Params: []*dag.Param{{Name: "a"}, {Name: "b"}, {Name: "c"}}, Steps: []*dag.Step{s}}
 	const want = `p.star:1:2: step "s", container.args[1]: {{ inputs.parameters.b }} names an input that the template will not have: Argo refuses such a Workflow`
-	if got := Warnings(p); len(got) != 1 || got[0].Error() != want {
+	if got := Warnings(p, Options{}); len(got) != 1 || got[0].Error() != want {
 		t.Errorf("got %v; want\n%s", got, want)
 	}
 }

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"slices"
 
 	"github.com/spf13/cobra"
 
@@ -87,31 +86,32 @@ type finding struct {
 // check returns the faults of a script and of all of its pipelines, each once,
 // for a target and a cluster.
 func (f *scriptFlags) check(ctx context.Context, stderr io.Writer, file string, t *target, profile accel.Profile) ([]finding, error) {
-	s, err := f.evaluate(ctx, stderr, file, interp.Config{})
-	return findings(f.rootOf(file), f.everyPipeline(ctx, s, err, func(p *dag.Pipeline) error {
-		warn(stderr, f.rootOf(file), append(accel.Warnings(p, profile), t.warnings(p)...))
-		return t.check(p, argo.Options{Profile: profile})
-	}))
+	opts := argo.Options{Profile: profile}
+	return f.findings(ctx, stderr, file, interp.Config{}, func(p *dag.Pipeline) error {
+		warn(stderr, f.rootOf(file), t.warnings(p, opts))
+		return t.check(p, opts)
+	})
 }
 
-// findings returns the faults that errors of a script hold, each once, sorted
-// by place. An error that is of another kind is returned.
-func findings(root string, errs []error) ([]finding, error) {
-	var found []finding
-	seen := map[string]bool{}
-	for _, err := range errs {
-		var faults *interp.Error
-		if !errors.As(err, &faults) {
-			return nil, err
-		}
-		for _, d := range faults.Diagnostics {
-			if key := d.String(); !seen[key] {
-				seen[key] = true
-				found = append(found, newFinding(root, d))
-			}
-		}
+// findings evaluates a script and its pipelines, all of them or the one of the
+// flag, and returns what is wrong with them, and what check finds in each that
+// is right. An error of another kind is returned.
+func (f *scriptFlags) findings(ctx context.Context, stderr io.Writer, file string, cfg interp.Config, check func(*dag.Pipeline) error) ([]finding, error) {
+	s, err := f.evaluate(ctx, stderr, file, cfg)
+	if s != nil {
+		_, err = s.Every(ctx, f.pipeline, check)
 	}
-	slices.SortStableFunc(found, func(a, b finding) int { return a.diagnostic.Pos.Compare(b.diagnostic.Pos) })
+	if err == nil {
+		return nil, nil
+	}
+	var faults *interp.Error
+	if !errors.As(err, &faults) {
+		return nil, err
+	}
+	var found []finding
+	for _, d := range faults.Diagnostics {
+		found = append(found, newFinding(f.rootOf(file), d))
+	}
 	return found, nil
 }
 

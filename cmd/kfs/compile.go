@@ -21,17 +21,17 @@ type target struct {
 	name, doc string
 
 	// check reports what the target cannot say of a valid pipeline, as a
-	// dag.Errors. write writes it; file is the name of the output.
-	// warnings are about what is probably not meant.
+	// dag.Errors; warnings are about what is probably not meant; write writes
+	// it, where file is the name of the output.
 	check    func(p *dag.Pipeline, opts argo.Options) error
-	warnings func(p *dag.Pipeline) dag.Errors
+	warnings func(p *dag.Pipeline, opts argo.Options) dag.Errors
 	write    func(p *dag.Pipeline, opts argo.Options, file string) ([]byte, error)
 }
 
 // targets are the values of --target.
 var targets = []*target{
 	{"argo", "the Argo Workflow that KFP 1.8.22 would write", argo.Check, argo.Warnings, compileArgo},
-	{"json", "the pipeline itself as JSON", checkJSON, func(*dag.Pipeline) dag.Errors { return nil }, compileJSON},
+	{"json", "the pipeline itself as JSON", checkJSON, warnJSON, compileJSON},
 }
 
 // clusterFlags say what is known of the cluster that a manifest is for.
@@ -100,7 +100,7 @@ gives one.`,
 			if err := t.check(p, opts); err != nil {
 				return script.wrap(s, args[0], err)
 			}
-			warn(cmd.ErrOrStderr(), script.rootOf(args[0]), append(accel.Warnings(p, profile), t.warnings(p)...))
+			warn(cmd.ErrOrStderr(), script.rootOf(args[0]), t.warnings(p, opts))
 			manifest, err := t.write(p, opts, out)
 			if err != nil {
 				return err
@@ -126,6 +126,8 @@ func compileArgo(p *dag.Pipeline, opts argo.Options, file string) ([]byte, error
 
 // checkJSON finds what no target at all could give.
 func checkJSON(p *dag.Pipeline, _ argo.Options) error { return accel.Check(p) }
+
+func warnJSON(p *dag.Pipeline, opts argo.Options) dag.Errors { return accel.Warnings(p, opts.Profile) }
 
 func compileJSON(p *dag.Pipeline, opts argo.Options, file string) ([]byte, error) {
 	if argo.IsArchive(file) {

@@ -83,33 +83,6 @@ func (f *scriptFlags) evaluate(ctx context.Context, stderr io.Writer, file strin
 	return interp.Load(ctx, file, cfg)
 }
 
-// everyPipeline evaluates the pipelines of a script for what is wrong in them,
-// all of them or the one of the flag; s and err are what evaluate returned.
-// More may be asked of each pipeline by check.
-func (f *scriptFlags) everyPipeline(ctx context.Context, s *interp.Script, err error, check func(*dag.Pipeline) error) []error {
-	var errs []error
-	if err != nil {
-		errs = append(errs, err)
-	}
-	if s == nil {
-		return errs
-	}
-	names := s.Pipelines()
-	if f.pipeline != "" || len(names) == 0 && err == nil {
-		names = []string{f.pipeline}
-	}
-	for _, name := range names {
-		p, err := s.Pipeline(ctx, name)
-		if err == nil {
-			err = s.Explain(check(p))
-		}
-		if err != nil {
-			errs = append(errs, err)
-		}
-	}
-	return errs
-}
-
 // wrap gives an error that dag or a backend found in the pipeline the excerpts
 // of the script.
 func (f *scriptFlags) wrap(script *interp.Script, file string, err error) error {

@@ -16,7 +16,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/kfs-project/kfs/builtins/component"
-	"github.com/kfs-project/kfs/dag"
 	"github.com/kfs-project/kfs/interp"
 	"github.com/kfs-project/kfs/vendoring"
 )
@@ -188,8 +187,7 @@ func (v *vendorRun) evaluate(ctx context.Context, out, stderr io.Writer, r *vend
 		Limits: interp.Limits{Time: time.Hour},
 	}
 	for _, file := range r.files {
-		s, err := v.script.evaluate(ctx, stderr, file, cfg)
-		found, err := findings(v.script.rootOf(file), v.script.everyPipeline(ctx, s, err, func(*dag.Pipeline) error { return nil }))
+		found, err := v.script.findings(ctx, stderr, file, cfg, nil)
 		if ctx.Err() != nil || err != nil {
 			return false, err
 		}

@@ -145,35 +145,16 @@ func serve(host interp.Config, in io.Reader, out io.Writer) error {
 	return encoder.Encode(message{Outcome: &o})
 }
 
-// evaluate returns the pipelines of a file: all, or the named one. The faults
-// of all that is wanted come together.
+// evaluate returns the pipelines of a file: all, or the named one.
 func evaluate(cfg interp.Config, path, pipeline string) (*Result, error) {
 	ctx := context.Background() // the host kills the process
 	script, err := interp.Load(ctx, path, cfg)
+	if script == nil {
+		return nil, err
+	}
+	pipelines, err := script.Every(ctx, pipeline, nil)
 	if err != nil {
 		return nil, err
 	}
-	names := script.Pipelines()
-	if pipeline != "" || len(names) == 0 {
-		names = []string{pipeline}
-	}
-	var result Result
-	var faults []interp.Diagnostic
-	for _, name := range names {
-		p, err := script.Pipeline(ctx, name)
-		var e *interp.Error
-		switch {
-		case errors.As(err, &e):
-			faults = append(faults, e.Diagnostics...)
-		case err != nil:
-			return nil, err
-		default:
-			result.Pipelines = append(result.Pipelines, p)
-		}
-	}
-	if faults != nil {
-		return nil, &interp.Error{Diagnostics: faults}
-	}
-	result.Settings, result.Files = script.Settings(), script.Files()
-	return &result, nil
+	return &Result{Pipelines: pipelines, Settings: script.Settings(), Files: script.Files()}, nil
 }

@@ -88,12 +88,8 @@ func TestLoad(t *testing.T) {
 		t.Fatal(err)
 	}
 	var want Result
-	for _, name := range s.Pipelines() {
-		p, err := s.Pipeline(ctx, name)
-		if err != nil {
-			t.Fatal(err)
-		}
-		want.Pipelines = append(want.Pipelines, p)
+	if want.Pipelines, err = s.Every(ctx, "", nil); err != nil {
+		t.Fatal(err)
 	}
 	want.Settings, want.Files = s.Settings(), s.Files()
 	if diff := cmp.Diff(&want, got); diff != "" {
