@@ -75,9 +75,9 @@ func (b *bracer) object(o dag.Object) dag.Object {
 }
 
 func (b *bracer) step(s *dag.Step) *dag.Step {
-	any := slices.ContainsFunc(s.Artifacts, func(a dag.Artifact) bool { return strings.Contains(a.Text, "{{") })
-	s.WalkText(func(_ *dag.Field, text string) { any = any || strings.Contains(text, "{{") })
-	if !any {
+	has := slices.ContainsFunc(s.Artifacts, func(a dag.Artifact) bool { return strings.Contains(a.Text, "{{") })
+	s.WalkText(func(_ *dag.Field, text string) { has = has || strings.Contains(text, "{{") })
+	if !has {
 		return s
 	}
 	c := *s

@@ -193,21 +193,12 @@ func (w *varWalk) params(params []syntax.Expr) {
 
 // assign notes what the target of an assignment sets.
 func (w *varWalk) assign(lhs syntax.Expr) {
-	switch lhs := lhs.(type) {
-	case *syntax.Ident:
-		w.bound(lhs)
-	case *syntax.ParenExpr:
-		w.assign(lhs.X)
-	case *syntax.TupleExpr:
-		for _, e := range lhs.List {
-			w.assign(e)
+	for target := range targets(lhs) {
+		if id, ok := target.(*syntax.Ident); ok {
+			w.bound(id)
+		} else {
+			w.expr(target)
 		}
-	case *syntax.ListExpr:
-		for _, e := range lhs.List {
-			w.assign(e)
-		}
-	default:
-		w.expr(lhs)
 	}
 }
 
@@ -345,31 +336,14 @@ func (b blockVars) begin(def *syntax.DefStmt) []syntax.Stmt {
 // assignment set.
 func (b blockVars) marks(lhs syntax.Expr) []syntax.Stmt {
 	var stmts []syntax.Stmt
-	for _, id := range b.targets(lhs, nil) {
-		stmts = append(stmts, mark(id.Name, id.NamePos))
+	for target := range targets(lhs) {
+		if id, ok := target.(*syntax.Ident); ok {
+			if first, _ := variableOf(id); b.marked[first] {
+				stmts = append(stmts, mark(id.Name, id.NamePos))
+			}
+		}
 	}
 	return stmts
-}
-
-// targets are the marked variables among the targets of an assignment.
-func (b blockVars) targets(lhs syntax.Expr, ids []*syntax.Ident) []*syntax.Ident {
-	switch lhs := lhs.(type) {
-	case *syntax.Ident:
-		if first, _ := variableOf(lhs); b.marked[first] {
-			return append(ids, lhs)
-		}
-	case *syntax.ParenExpr:
-		return b.targets(lhs.X, ids)
-	case *syntax.TupleExpr:
-		for _, e := range lhs.List {
-			ids = b.targets(e, ids)
-		}
-	case *syntax.ListExpr:
-		for _, e := range lhs.List {
-			ids = b.targets(e, ids)
-		}
-	}
-	return ids
 }
 
 // read is the expression that a read of a variable becomes.

@@ -1,6 +1,7 @@
 package interp
 
 import (
+	"iter"
 	"slices"
 
 	"go.starlark.net/resolve"
@@ -315,22 +316,38 @@ func paramNames(params []syntax.Expr) []string {
 
 // bind notes the names that an assignment binds.
 func (r rewriter) bind(lhs syntax.Expr) {
-	switch lhs := lhs.(type) {
-	case *syntax.Ident:
-		switch lhs.Name {
+	for target := range targets(lhs) {
+		id, ok := target.(*syntax.Ident)
+		if !ok {
+			continue
+		}
+		switch id.Name {
 		case "None", "True", "False":
-			r.errs = append(r.errs, resolve.Error{Pos: lhs.NamePos, Msg: lhs.Name + " cannot be given another value"})
+			r.errs = append(r.errs, resolve.Error{Pos: id.NamePos, Msg: id.Name + " cannot be given another value"})
 		}
-		r.names = append(r.names, lhs.Name)
-	case *syntax.ParenExpr:
-		r.bind(lhs.X)
-	case *syntax.TupleExpr:
-		for _, e := range lhs.List {
-			r.bind(e)
-		}
-	case *syntax.ListExpr:
-		for _, e := range lhs.List {
-			r.bind(e)
+		r.names = append(r.names, id.Name)
+	}
+}
+
+// targets yields what an assignment sets: variables, elements and fields, of
+// tuples and lists each one.
+func targets(lhs syntax.Expr) iter.Seq[syntax.Expr] {
+	return func(yield func(syntax.Expr) bool) {
+		for left := []syntax.Expr{lhs}; len(left) > 0; {
+			lhs := left[0]
+			left = left[1:]
+			switch lhs := lhs.(type) {
+			case *syntax.ParenExpr:
+				left = append([]syntax.Expr{lhs.X}, left...)
+			case *syntax.TupleExpr:
+				left = slices.Concat(lhs.List, left)
+			case *syntax.ListExpr:
+				left = slices.Concat(lhs.List, left)
+			default:
+				if !yield(lhs) {
+					return
+				}
+			}
 		}
 	}
 }
