@@ -19,24 +19,24 @@ var arrows = map[string][]string{
 	"backend/accel":      {"dag", "internal/spell", "kube"},
 	"backend/argo":       {"backend/accel", "dag", "internal/spell", "internal/yaml", "kube"},
 	"backend/local":      {"backend/accel", "dag", "engine", "images", "internal/spell", "kube"},
-	"bench":              {"backend/accel", "backend/argo", "builtins", "builtins/component", "dag", "internal/spell", "internal/yaml", "interp", "kube"},
+	"bench":              {"backend/accel", "backend/argo", "builtins", "builtins/component", "dag", "internal/spell", "internal/terminal", "internal/yaml", "interp", "kube"},
 	"builtins":           {"builtins/component", "dag", "internal/spell", "kube"},
 	"builtins/component": {"dag", "internal/spell"},
 	"dag":                {"internal/spell"},
 	"engine":             {"dag", "internal/spell"},
 	"engine/enginetest":  {"dag", "engine", "internal/spell"},
-	"examples/embed":     {"backend/accel", "backend/argo", "builtins", "builtins/component", "dag", "internal/spell", "internal/yaml", "interp", "kube"},
+	"examples/embed":     {"backend/accel", "backend/argo", "builtins", "builtins/component", "dag", "internal/spell", "internal/terminal", "internal/yaml", "interp", "kube"},
 	"graph":              {"dag", "internal/spell"},
 	"images":             {"internal/spell"},
 	"internal/yaml":      {"dag", "internal/spell"},
-	"interp":             {"builtins", "builtins/component", "dag", "internal/spell", "kube"},
-	"interp/worker":      {"builtins", "builtins/component", "dag", "internal/spell", "interp", "kube"},
+	"interp":             {"builtins", "builtins/component", "dag", "internal/spell", "internal/terminal", "kube"},
+	"interp/worker":      {"builtins", "builtins/component", "dag", "internal/spell", "internal/terminal", "interp", "kube"},
 	"kube":               {"dag", "internal/spell"},
-	"vendoring":          {"builtins/component", "dag", "internal/spell"},
+	"vendoring":          {"builtins/component", "dag", "internal/spell", "internal/terminal"},
 }
 
 // standardOnly are the packages that import nothing from other modules.
-var standardOnly = []string{"dag", "engine", "graph", "internal/spell", "internal/yaml"}
+var standardOnly = []string{"dag", "engine", "graph", "internal/spell", "internal/terminal", "internal/yaml"}
 
 // networked are the packages that speak HTTP: what evaluates scripts never
 // fetches, and a program that embeds it needs none of net/http.

@@ -17,6 +17,7 @@ import (
 	"github.com/kfs-project/kfs/builtins"
 	"github.com/kfs-project/kfs/dag"
 	"github.com/kfs-project/kfs/internal/spell"
+	"github.com/kfs-project/kfs/internal/terminal"
 )
 
 // This file defines diagnostics and how errors become them.
@@ -170,12 +171,12 @@ func isWord(r rune) bool {
 // clean returns text without the characters that could steer a terminal, or
 // that stand for values of the run.
 func clean(text string) string {
-	return strings.Map(func(r rune) rune {
-		if r == 0xe000 || r == 0xe001 || r < ' ' && r != '\t' && r != '\n' || r == 0x7f || 0x80 <= r && r < 0xa0 {
+	return terminal.Plain(strings.Map(func(r rune) rune {
+		if r == 0xe000 || r == 0xe001 {
 			return '\uFFFD'
 		}
 		return r
-	}, text)
+	}, text))
 }
 
 // line returns the source line at a place, or "".

@@ -5,7 +5,8 @@ import (
 	"net/url"
 	"slices"
 	"strings"
-	"unicode"
+
+	"github.com/kfs-project/kfs/internal/terminal"
 )
 
 // This file defines which URLs are fetched, and how they are shown.
@@ -78,7 +79,7 @@ func hidden(query string, f func(name string)) string {
 			name = escaped
 		}
 		if ok && secret(name) {
-			f(printable(name))
+			f(terminal.Plain(name))
 			part = escaped + "=..." + part[len(escaped)+1+len(value):]
 		}
 		b.WriteString(part)
@@ -104,18 +105,7 @@ func shown(address string) string {
 	if fragment != "" {
 		text += "#" + fragment
 	}
-	return printable(text)
-}
-
-// printable returns text with a question mark for each character that a
-// terminal does not show as such, but for line ends.
-func printable(text string) string {
-	return strings.Map(func(r rune) rune {
-		if r != '\n' && !unicode.IsPrint(r) {
-			return '?'
-		}
-		return r
-	}, text)
+	return terminal.Plain(text)
 }
 
 // rawURL returns the URL of the file that a page of a code host shows, or "".

@@ -195,7 +195,7 @@ func TestAddresses(t *testing.T) {
 		{"https://h/c.yaml?%74oken=pw", "a secret, token,", "https://h/c.yaml?%74oken=...", ""},
 		{"https://h/c.yaml?%zz=1&sig=pw", "a secret, sig,", "https://h/c.yaml?%zz=1&sig=...", ""},
 		{"https://h/c.yaml#access_token=pw", "a secret, access_token,", "https://h/c.yaml#access_token=...", ""},
-		{"https://h/c.yaml?\u009b31m\u202e=\u00e9", "", "https://h/c.yaml??31m?=\u00e9", ""},
+		{"https://h/c.yaml?\u009b31m\u202e=\u00e9", "", "https://h/c.yaml?\uFFFD31m\uFFFD=\u00e9", ""},
 		{"https://github.com/o/r/blob/v1/a/c.yaml", "", "https://github.com/o/r/blob/v1/a/c.yaml", "https://raw.githubusercontent.com/o/r/v1/a/c.yaml"},
 		{"https://github.com/o/r", "", "https://github.com/o/r", ""},
 		{"https://gist.github.com/o/123", "", "https://gist.github.com/o/123", "https://gist.github.com/o/123/raw"},

@@ -23,6 +23,7 @@ import (
 	"time"
 
 	"github.com/kfs-project/kfs/builtins/component"
+	"github.com/kfs-project/kfs/internal/terminal"
 )
 
 // A Config says how copies are made. The zero value fetches nothing.
@@ -115,7 +116,7 @@ func (c *Copies) Unasked() []error {
 	var errs []error
 	for _, url := range c.order {
 		if f := c.found[url]; f.err != nil && !f.asked {
-			errs = append(errs, &fault{msg: printable(fmt.Sprintf("%v (a task of %s names it)", f.err, shown(f.from))), hint: hintOf(f.err), err: f.err})
+			errs = append(errs, &fault{msg: terminal.Plain(fmt.Sprintf("%v (a task of %s names it)", f.err, shown(f.from))), hint: hintOf(f.err), err: f.err})
 		}
 	}
 	return errs

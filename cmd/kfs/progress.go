@@ -11,6 +11,7 @@ import (
 
 	"github.com/kfs-project/kfs/dag"
 	"github.com/kfs-project/kfs/engine"
+	"github.com/kfs-project/kfs/internal/terminal"
 )
 
 // This file draws a run: a line for each transition while it goes on, and a
@@ -71,12 +72,7 @@ func (p *plainProgress) event(e engine.Event) {
 // printable returns a line without the characters that could steer the
 // terminal; tabs stay.
 func printable(line string) string {
-	return strings.Map(func(r rune) rune {
-		if r < ' ' && r != '\t' || r == 0x7f || 0x80 <= r && r < 0xa0 {
-			return '\uFFFD'
-		}
-		return r
-	}, line)
+	return terminal.Plain(strings.ReplaceAll(line, "\n", "\uFFFD"))
 }
 
 // duration returns a time as people say it: 0.3s, 12.5s, 4m03s, 1h02m.
