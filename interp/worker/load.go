@@ -120,14 +120,13 @@ func died(path string, req request, answer int64, waitErr, readErr error, stderr
 	}
 	status, _ := exit.Sys().(syscall.WaitStatus)
 	// The collector of Go does not always notice that it was refused memory,
-	// and then fails on a null pointer.
-	crashed := stderr.has("fatal error: ") || stderr.has("SIGSEGV")
-	usage, _ := exit.SysUsage().(*syscall.Rusage)
-	full := usage != nil && uint64(usage.Maxrss)<<10 > req.Memory/2
+	// and then fails on a null pointer: in the runtime itself, where such a
+	// fault in other Go code would be a panic.
+	refused := bytes.Contains(append([]byte("\n"), stderr.data...), []byte("\nSIGSEGV: ")) && !stderr.has("cgo")
 	switch {
 	case stderr.has("stack overflow"):
 		return fault("its evaluation nested calls or values too deep, and was stopped")
-	case stderr.has("out of memory"), stderr.has("cannot allocate memory"), crashed && full:
+	case stderr.has("out of memory"), stderr.has("cannot allocate memory"), refused:
 		return fault("its evaluation took more than the %d MiB of memory that it may, and was stopped", req.Memory>>20)
 	case status.Signaled() && status.Signal() == syscall.SIGKILL, status.Signaled() && status.Signal() == syscall.SIGXCPU:
 		return fault("its evaluation took more than the %d s of CPU time that it may, or was killed", req.CPU)
