@@ -25,7 +25,7 @@ stop: build
 test: vet
 	$(GO) test $(RACE) ./...
 ifneq ($(RACE),)
-	$(GO) test -run '^Test(Hostile|Limits)$$' ./interp/...
+	$(GO) test -run '^Test(Hostile|Limits)$$' ./interp/... ./cmd/kfs
 endif
 
 vet:
