@@ -147,7 +147,11 @@ func executable(ctx context.Context, dir, program, work string) (string, error) 
 	if err != nil {
 		return "", err
 	}
-	build := exec.CommandContext(ctx, "go", "build", "-trimpath", "-buildvcs=false", "-ldflags=-s -w", "-o", out+"/", program)
+	pkg := program
+	if info, err := os.Stat(file); err == nil && info.IsDir() {
+		dir, pkg = file, "." // which may be of another module than dir
+	}
+	build := exec.CommandContext(ctx, "go", "build", "-trimpath", "-buildvcs=false", "-ldflags=-s -w", "-o", out+"/", pkg)
 	build.Dir = dir
 	build.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux", "GOFLAGS=")
 	if said, err := build.CombinedOutput(); err != nil {

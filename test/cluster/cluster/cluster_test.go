@@ -1,0 +1,162 @@
+package cluster
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/kfs-project/kfs/test/cluster/supervisor"
+)
+
+// write writes files below dir, which are made with their folders.
+func write(t *testing.T, dir string, files map[string]string) {
+	t.Helper()
+	for name, content := range files {
+		file := filepath.Join(dir, name)
+		if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(file, []byte(content), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// TestKernelLacks shows it machines of both cgroup versions, and one that has
+// nothing.
+func TestKernelLacks(t *testing.T) {
+	proc, one, two, none := t.TempDir(), t.TempDir(), t.TempDir(), t.TempDir()
+	write(t, proc, map[string]string{
+		"filesystems": "nodev\ttmpfs\n\text4\nnodev\toverlay\n",
+		"self/ns/mnt": "", "self/ns/net": "", "self/ns/pid": "", "self/ns/uts": "", "self/ns/ipc": "",
+	})
+	write(t, one, map[string]string{
+		"fs/cgroup/cpu,cpuacct/tasks": "", "fs/cgroup/cpuset/tasks": "", "fs/cgroup/memory/tasks": "", "fs/cgroup/pids/tasks": "",
+	})
+	write(t, two, map[string]string{"fs/cgroup/cgroup.controllers": "cpuset cpu io memory pids\n"})
+	for _, sys := range []string{one, two} {
+		if got := kernelLacks(proc, sys); len(got) > 0 {
+			t.Errorf("a kernel that has everything lacks %v", got)
+		}
+	}
+	write(t, none, map[string]string{"filesystems": "\text4\n"})
+	got := errors.Join(kernelLacks(none, none)...).Error()
+	for _, want := range []string{"namespaces of kind net", "the file system overlay", "the cgroup controller memory"} {
+		if !strings.Contains(got, want) {
+			t.Errorf("a kernel that has nothing lacks\n%s\nwant %q too", got, want)
+		}
+	}
+}
+
+func TestFindCNI(t *testing.T) {
+	dir := t.TempDir()
+	write(t, dir, map[string]string{"some/bridge": "", "all/bridge": "", "all/host-local": "", "all/loopback": ""})
+	some, all := filepath.Join(dir, "some"), filepath.Join(dir, "all")
+	if got := findCNI([]string{some, all}); got != all {
+		t.Errorf("found the plugins in %q, want %q", got, all)
+	}
+	if got := findCNI([]string{some}); got != "" {
+		t.Errorf("found the plugins in %q, where some are missing", got)
+	}
+}
+
+// TestCgroups makes and removes cgroups in folders that look like those of
+// both versions.
+func TestCgroups(t *testing.T) {
+	one, two := t.TempDir(), t.TempDir()
+	write(t, one, map[string]string{"cpu/tasks": "", "memory/tasks": ""})
+	write(t, two, map[string]string{"cgroup.controllers": "cpu memory\n", "cgroup.subtree_control": ""})
+	for _, tt := range []struct {
+		dir  string
+		want []string
+	}{
+		{one, []string{"cpu/kfs-x", "memory/kfs-x"}},
+		{two, []string{"kfs-x"}},
+	} {
+		if err := makeCgroups(tt.dir, "kfs-x"); err != nil {
+			t.Fatal(err)
+		}
+		for _, cgroup := range tt.want {
+			if err := os.MkdirAll(filepath.Join(tt.dir, cgroup, "kubepods/pod1"), 0o755); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := removeCgroups(tt.dir, "kfs-x"); err != nil {
+			t.Fatal(err)
+		}
+		if left, _ := filepath.Glob(filepath.Join(tt.dir, "*/kfs-x")); len(left) > 0 {
+			t.Errorf("left: %v", left)
+		}
+	}
+	if got, err := os.ReadFile(filepath.Join(two, "cgroup.subtree_control")); err != nil || string(got) != "+cpu +memory" {
+		t.Errorf("enabled %q, %v", got, err)
+	}
+}
+
+func TestConfigFaults(t *testing.T) {
+	for _, tt := range []struct {
+		config Config
+		want   string
+	}{
+		{Config{Name: "Mine"}, `cluster name "Mine": want`},
+		{Config{Name: "../x"}, `cluster name "../x": want`},
+		{Config{Dir: "/" + strings.Repeat("d", 100)}, "too long for the sockets in it by"},
+		{Config{Dir: t.TempDir(), Args: map[string][]string{"kublet": nil}}, `arguments for "kublet": the parts are etcd, `},
+	} {
+		if err := tt.config.complete(); err == nil || !strings.Contains(err.Error(), tt.want) {
+			t.Errorf("%+v: %v; want %q", tt.config, err, tt.want)
+		}
+	}
+}
+
+// TestNotUp opens and takes down what is not there, and what has ended.
+func TestNotUp(t *testing.T) {
+	dir := t.TempDir()
+	write(t, dir, map[string]string{"ended/made.json": `{"Supervisor":{"PID":1,"Started":"never"}}`})
+	for _, name := range []string{"nobody", "ended"} {
+		if _, err := Open(dir, name); !errors.Is(err, ErrNotUp) {
+			t.Errorf("Open(%s): %v; want ErrNotUp", name, err)
+		}
+	}
+	if names, err := List(dir); err != nil || !slices.Equal(names, []string{"ended"}) {
+		t.Errorf("List: %v, %v", names, err)
+	}
+	for _, name := range []string{"nobody", "ended"} {
+		if err := Down(t.Context(), dir, name); err != nil {
+			t.Errorf("Down(%s): %v", name, err)
+		}
+	}
+	if names, err := List(dir); err != nil || len(names) > 0 {
+		t.Errorf("after Down, List: %v, %v", names, err)
+	}
+}
+
+// TestIdentity tells this process from one that had its PID.
+func TestIdentity(t *testing.T) {
+	me, err := identify(os.Getpid())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !me.alive() {
+		t.Error("this process is not alive")
+	}
+	me.Started = "earlier"
+	if me.alive() {
+		t.Error("a process that had this PID earlier is alive")
+	}
+}
+
+// TestTail wants the end of a log, and nothing where there is none.
+func TestTail(t *testing.T) {
+	dir := t.TempDir()
+	if got := tail(dir, supervisor.Etcd); got != "" {
+		t.Errorf("the tail of no log is %q", got)
+	}
+	write(t, dir, map[string]string{"logs/etcd.log": strings.Repeat("line\n", 20) + "last\n"})
+	if got := tail(dir, supervisor.Etcd); strings.Count(got, "line\n") != 9 || !strings.HasSuffix(got, "  last") {
+		t.Errorf("the tail is %q", got)
+	}
+}
