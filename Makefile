@@ -1,11 +1,12 @@
-# make mnist and make test need nothing but Go.
+# make mnist and make test need nothing but Go. make e2e and the targets named
+# cluster need Linux and root: docs/testing.md.
 
 GO ?= go
 
 # The race detector needs a C compiler.
 RACE := $(shell command -v $$($(GO) env CC) >/dev/null 2>&1 && echo -race)
 
-.PHONY: build test vet bench fuzz mnist stop clean
+.PHONY: build test vet e2e cluster cluster-down cluster-env cluster-status cluster-program bench fuzz mnist stop clean
 
 # The programs are static: without cgo they need no libc, and start faster.
 build:
@@ -31,9 +32,42 @@ endif
 vet:
 	$(GO) vet ./...
 
-# bench prints the figures of docs/performance.md.
-bench: build
+# e2e runs the tests that want a real Kubernetes, on one that is up as long as
+# they run: those of the clusters' own module, then those here.
+E2E = $$(grep -rl --include='*_test.go' --exclude-dir=test '^//go:build e2e' . | xargs -n1 dirname | sort -u)
+e2e: cluster-program
+	$(GO) -C test/cluster vet -tags e2e ./...
+	$(GO) -C test/cluster test $(RACE) ./...
+	$(GO) vet -tags e2e $(E2E)
+	bin/cluster run --name e2e -- sh -c '$(GO) -C test/cluster test $(RACE) -tags e2e -count=1 ./e2e && \
+		$(GO) test $(RACE) -tags e2e -count=1 -run "^TestE2E" '"$(E2E)"
+
+# A cluster to use by hand. KFS_CLUSTER names one of several.
+cluster: cluster-program
+	@bin/cluster up
+
+cluster-down: cluster-program
+	@bin/cluster down
+
+cluster-status: cluster-program
+	@bin/cluster status
+
+cluster-env: cluster-program
+	@bin/cluster env
+
+cluster-program:
+	@CGO_ENABLED=0 $(GO) -C test/cluster build -trimpath -o ../../bin/ .
+
+# bench prints the figures of docs/performance.md; those of a cluster where one
+# can be brought up.
+bench: build cluster-program
 	$(GO) run ./bench
+	@echo
+	@if [ "$$(id -u)" = 0 ]; then \
+		bin/cluster run --name bench --nodes-fake 500 -- $(GO) -C test/cluster run ./bench; \
+	else \
+		echo "not root: no figures of a cluster"; \
+	fi
 
 # fuzz runs each fuzz test for FUZZTIME.
 FUZZTIME ?= 60s

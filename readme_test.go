@@ -50,23 +50,35 @@ func TestReadme(t *testing.T) {
 	}
 	t.Cleanup(func() { run("bin/mnist stop") })
 
-	commands := 0
-	for _, block := range regexp.MustCompile("(?s)```console\n(.*?)```").FindAllStringSubmatch(string(readme), -1) {
-		for _, part := range strings.Split("\n"+block[1], "\n$ ")[1:] {
-			command, want, _ := strings.Cut(part, "\n")
-			got := run(command)
-			commands++
-			if want != "" && !shows(mask(want), mask(got)) {
-				t.Errorf("$ %s\nprints\n%s\nREADME.md shows\n%s", command, got, want)
-			}
-			if command == "make mnist" {
-				checkMNIST(t, got)
-			}
+	commands := consoleCommands(string(readme))
+	for _, c := range commands {
+		got := run(c.command)
+		if c.want != "" && !shows(mask(c.want), mask(got)) {
+			t.Errorf("$ %s\nprints\n%s\nREADME.md shows\n%s", c.command, got, c.want)
+		}
+		if c.command == "make mnist" {
+			checkMNIST(t, got)
 		}
 	}
-	if commands < 5 {
-		t.Errorf("README.md holds %d commands in console blocks; want them all", commands)
+	if len(commands) < 5 {
+		t.Errorf("README.md holds %d commands in console blocks; want them all", len(commands))
 	}
+}
+
+// A consoleCommand is a command of a page's console block, and what the page
+// shows that it prints.
+type consoleCommand struct{ command, want string }
+
+// consoleCommands returns the commands of a page's console blocks, in order.
+func consoleCommands(page string) []consoleCommand {
+	var out []consoleCommand
+	for _, block := range regexp.MustCompile("(?s)```console\n(.*?)```").FindAllStringSubmatch(page, -1) {
+		for _, part := range strings.Split("\n"+block[1], "\n$ ")[1:] {
+			command, want, _ := strings.Cut(part, "\n")
+			out = append(out, consoleCommand{command, want})
+		}
+	}
+	return out
 }
 
 // masked is what differs from run to run.
