@@ -6,7 +6,7 @@ GO ?= go
 # The race detector needs a C compiler.
 RACE := $(shell command -v $$($(GO) env CC) >/dev/null 2>&1 && echo -race)
 
-.PHONY: build test vet e2e cluster cluster-down cluster-env cluster-status cluster-program bench fuzz mnist stop clean
+.PHONY: build test vet test-cluster e2e cluster cluster-down cluster-env cluster-status cluster-program bench fuzz mnist stop clean
 
 # The programs are static: without cgo they need no libc, and start faster.
 build:
@@ -32,15 +32,18 @@ endif
 vet:
 	$(GO) vet ./...
 
-# e2e runs the tests that want a real Kubernetes, on one that is up as long as
-# they run: those of the clusters' own module, then those here.
-E2E = $$(grep -rl --include='*_test.go' --exclude-dir=test '^//go:build e2e' . | xargs -n1 dirname | sort -u)
-e2e: cluster-program
+# test-cluster runs the tests of the clusters' module that want no cluster.
+test-cluster:
 	$(GO) -C test/cluster vet -tags e2e ./...
 	$(GO) -C test/cluster test $(RACE) ./...
+
+# e2e runs the tests that want a real Kubernetes, on one that is up as long as
+# they run: those of the clusters' own module, then those here.
+E2E = $(shell grep -rl --include='*_test.go' --exclude-dir=test '^//go:build e2e' . | xargs -n1 dirname | sort -u)
+GOTEST = $(GO) test $(RACE) -tags e2e -count=1 -timeout 30m
+e2e: cluster-program test-cluster
 	$(GO) vet -tags e2e $(E2E)
-	bin/cluster run --name e2e -- sh -c '$(GO) -C test/cluster test $(RACE) -tags e2e -count=1 ./e2e && \
-		$(GO) test $(RACE) -tags e2e -count=1 -run "^TestE2E" '"$(E2E)"
+	bin/cluster run --name e2e -- sh -c '(cd test/cluster && $(GOTEST) ./e2e) && $(GOTEST) -run "^TestE2E" $(E2E)'
 
 # A cluster to use by hand. KFS_CLUSTER names one of several.
 cluster: cluster-program
@@ -56,7 +59,7 @@ cluster-env: cluster-program
 	@bin/cluster env
 
 cluster-program:
-	@CGO_ENABLED=0 $(GO) -C test/cluster build -trimpath -o ../../bin/ .
+	@CGO_ENABLED=0 $(GO) -C test/cluster build -trimpath -buildvcs=false -gcflags=all=-dwarf=false -o ../../bin/ .
 
 # bench prints the figures of docs/performance.md; those of a cluster where one
 # can be brought up.

@@ -17,34 +17,39 @@ func TestE2ETestingDoc(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	const mark = "\n---- next command ----\n"
-	var commands, wants []string
-	script := ""
-	for _, c := range consoleCommands(string(page)) {
-		commands, wants = append(commands, c.command), append(wants, c.want)
-		script += c.command + "\nprintf '" + strings.ReplaceAll(mark, "\n", `\n`) + "'\n"
+	commands := consoleCommands(string(page))
+	const mark = "---- status "
+	script := "exec 2>&1\n"
+	for _, c := range commands {
+		script += c.command + "\nprintf '\\n" + mark + "%d\\n' $?\n"
 	}
-	down := exec.Command("make", "-s", "cluster-down")
-	cmd := exec.Command("bash", "-c", "exec 2>&1\n"+script)
-	for _, c := range []*exec.Cmd{cmd, down} {
-		c.Env = append(os.Environ(), "KFS_CLUSTER=docs", "MAKEFLAGS=", "MAKELEVEL=")
+	shell := func(script string) (string, error) {
+		cmd := exec.Command("bash", "-c", script)
+		cmd.Env = append(os.Environ(), "KFS_CLUSTER=docs", "MAKEFLAGS=", "MAKELEVEL=")
+		out, err := cmd.CombinedOutput()
+		return string(out), err
 	}
-	t.Cleanup(func() {
-		if out, err := down.CombinedOutput(); err != nil {
+	down := func() {
+		if out, err := shell("make -s cluster-down"); err != nil {
 			t.Errorf("make cluster-down: %v\n%s", err, out)
 		}
-	})
-	out, err := cmd.CombinedOutput()
+	}
+	down() // what an interrupted test left
+	t.Cleanup(down)
+	out, err := shell(script)
 	if err != nil {
 		t.Errorf("%v\n%s", err, out)
 	}
-	gots := strings.Split(string(out), mark)
-	for i, command := range commands {
-		if i >= len(gots)-1 {
-			t.Fatalf("$ %s\nwas not reached; the end of what was printed:\n%s", command, gots[len(gots)-1])
+	parts := regexp.MustCompile(`\n`+mark+`(\d+)\n`).FindAllStringSubmatchIndex(out, -1)
+	from := 0
+	for i, c := range commands {
+		if i >= len(parts) {
+			t.Fatalf("$ %s\nwas not reached; the end of what was printed:\n%s", c.command, out[from:])
 		}
-		if !shows(loosen(wants[i]), loosen(gots[i])) {
-			t.Errorf("$ %s\nprints\n%s\ndocs/testing.md shows\n%s", command, gots[i], wants[i])
+		got, status := out[from:parts[i][0]], out[parts[i][2]:parts[i][3]]
+		from = parts[i][1]
+		if fails := strings.HasPrefix(c.want, "Error "); fails != (status != "0") || !shows(loosen(c.want), loosen(got)) {
+			t.Errorf("$ %s\nprints, with status %s,\n%s\ndocs/testing.md shows\n%s", c.command, status, got, c.want)
 		}
 	}
 	if len(commands) < 10 {

@@ -20,7 +20,6 @@ import (
 	"io"
 	"os"
 	"os/signal"
-	"path/filepath"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -31,7 +30,10 @@ import (
 
 func main() {
 	supervisor.Reexec()
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	// SIGPIPE too: who reads the output may be interrupted first, and clusters
+	// are to be taken down all the same
+	ctx, stop := signal.NotifyContext(context.Background(),
+		os.Interrupt, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT, syscall.SIGPIPE)
 	err := command(os.Stdout, os.Stderr).ExecuteContext(ctx)
 	stop()
 	var ended *commandEnded
@@ -68,7 +70,7 @@ func command(stdout, stderr io.Writer) *cobra.Command {
 	root.SetErr(stderr)
 	flags := root.PersistentFlags()
 	flags.StringVar(&o.name, "name", env("KFS_CLUSTER", cluster.DefaultName), "which of several clusters (KFS_CLUSTER)")
-	flags.StringVar(&o.dir, "dir", env("KFS_CLUSTER_DIR", cluster.DefaultDir()), "folder of the clusters' state (KFS_CLUSTER_DIR)")
+	flags.StringVar(&o.dir, "dir", env("KFS_CLUSTER_DIR", cluster.DefaultDir), "folder of the clusters' state (KFS_CLUSTER_DIR)")
 	root.AddCommand(upCommand(o), downCommand(o), runCommand(o), statusCommand(o), envCommand(o), logsCommand(o),
 		imageCommand(o), nodesCommand(o), startsCommand(o), faultCommand(o), buildCommand(o))
 	return root
@@ -81,5 +83,14 @@ func env(name, otherwise string) string {
 	return otherwise
 }
 
-// self is how this program is called in the messages it prints.
-func self() string { return filepath.Base(os.Args[0]) }
+// self is how this program is called again for the same cluster, in messages.
+func (o *options) self(command string) string {
+	text := os.Args[0] + " " + command
+	if o.name != cluster.DefaultName {
+		text += " --name " + o.name
+	}
+	if o.dir != cluster.DefaultDir {
+		text += " --dir " + quote(o.dir)
+	}
+	return text
+}

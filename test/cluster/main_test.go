@@ -76,18 +76,18 @@ func TestQuote(t *testing.T) {
 	}
 }
 
-// TestProgress wants a line for each part where output is no terminal.
+// TestProgress wants few lines where output is no terminal.
 func TestProgress(t *testing.T) {
 	var out bytes.Buffer
 	p := newProgress(&out)
-	p.building(parts.Progress{Part: "etcd", Total: 10})
-	p.building(parts.Progress{Part: "etcd", Total: 10, Built: 4})
-	if got, want := p.line(), "building etcd 4 of 10 packages"; got != want {
-		t.Errorf("the line is %q, want %q", got, want)
-	}
-	p.building(parts.Progress{Part: "etcd", Total: 10, Built: 10, Done: true, Took: 2 * time.Second})
+	p.building(parts.Progress{})
+	p.last = p.last.Add(-quiet)
+	p.building(parts.Progress{Total: 10, Built: 4, Took: 1500 * time.Millisecond})
+	p.building(parts.Progress{Total: 10, Built: 5, Took: 1500 * time.Millisecond})
+	p.building(parts.Progress{Total: 10, Built: 10, Done: true, Took: 2 * time.Second})
 	p.end()
-	if got, want := out.String(), "built etcd in 2 s\n"; got != want {
+	want := "building the parts of a cluster: 4 of at most 10 packages after 2s\nbuilt the parts of a cluster in 2s\n"
+	if got := out.String(); got != want {
 		t.Errorf("prints %q, want %q", got, want)
 	}
 }
@@ -124,10 +124,13 @@ func TestFollower(t *testing.T) {
 func TestMissing(t *testing.T) {
 	running := supervisor.PartStatus{Name: "etcd", State: supervisor.Running}
 	frozen := supervisor.PartStatus{Name: "kubelet", State: supervisor.Frozen}
-	if err := missing(supervisor.Status{Parts: []supervisor.PartStatus{running}}); err != nil {
+	if err := missing(supervisor.Status{Parts: []supervisor.PartStatus{running}}); err == nil {
+		t.Error("one that is still being brought up lacks nothing")
+	}
+	if err := missing(supervisor.Status{Ready: true, Parts: []supervisor.PartStatus{running}}); err != nil {
 		t.Errorf("all running: %v", err)
 	}
-	if err := missing(supervisor.Status{Parts: []supervisor.PartStatus{running, frozen}}); err == nil || err.Error() != "kubelet is frozen" {
+	if err := missing(supervisor.Status{Ready: true, Parts: []supervisor.PartStatus{running, frozen}}); err == nil || err.Error() != "kubelet is frozen" {
 		t.Errorf("one frozen: %v", err)
 	}
 }

@@ -4,8 +4,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"strings"
-	"sync"
 	"time"
 
 	"golang.org/x/term"
@@ -22,12 +20,8 @@ const quiet = 20 * time.Second
 type progress struct {
 	w        io.Writer
 	terminal bool
-
-	mu    sync.Mutex
-	order []string // parts in the order in which they began
-	parts map[string]parts.Progress
-	last  time.Time
-	shown string
+	last     time.Time
+	shown    string
 }
 
 func newProgress(w io.Writer) *progress {
@@ -35,46 +29,25 @@ func newProgress(w io.Writer) *progress {
 	return &progress{
 		w:        w,
 		terminal: ok && term.IsTerminal(int(f.Fd())),
-		parts:    map[string]parts.Progress{},
 		last:     time.Now(),
 	}
 }
 
-// building shows how far the build of a part is, beside the others.
+// building shows how far the build of the parts is.
 func (p *progress) building(now parts.Progress) {
-	p.mu.Lock()
-	before, known := p.parts[now.Part]
-	if !known {
-		p.order = append(p.order, now.Part)
+	switch {
+	case now.Done:
+		p.end()
+		fmt.Fprintf(p.w, "built the parts of a cluster in %v\n", now.Took.Round(time.Second))
+	case now.Total == 0:
+		p.show("building the parts of a cluster, which takes minutes the first time: fetching modules")
+	default:
+		p.show(fmt.Sprintf("building the parts of a cluster: %d of at most %d packages after %v", now.Built, now.Total, now.Took.Round(time.Second)))
 	}
-	p.parts[now.Part] = now
-	line := p.line()
-	p.mu.Unlock()
-	if now.Done && !before.Done && !p.terminal {
-		fmt.Fprintf(p.w, "built %s in %.0f s\n", now.Part, now.Took.Seconds())
-	}
-	p.show(line)
-}
-
-// line is what is shown of all parts.
-func (p *progress) line() string {
-	var parts []string
-	for _, name := range p.order {
-		now := p.parts[name]
-		switch {
-		case now.Done:
-			parts = append(parts, name+" done")
-		default:
-			parts = append(parts, fmt.Sprintf("%s %d of %d packages", name, now.Built, now.Total))
-		}
-	}
-	return "building " + strings.Join(parts, ", ")
 }
 
 // show shows a line, in place of the one shown before where that can be.
 func (p *progress) show(line string) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
 	if line == p.shown {
 		return
 	}
@@ -101,8 +74,6 @@ func clip(line string, w io.Writer) string {
 
 // end removes the line that is shown.
 func (p *progress) end() {
-	p.mu.Lock()
-	defer p.mu.Unlock()
 	if p.terminal && p.shown != "" {
 		fmt.Fprint(p.w, "\r\x1b[K")
 	}

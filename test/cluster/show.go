@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -50,9 +51,12 @@ func statusCommand(o *options) *cobra.Command {
 	return cmd
 }
 
-// missing is an error if a part is not running.
+// missing is an error if the cluster is not up as a whole.
 func missing(s supervisor.Status) error {
 	var errs []error
+	if !s.Ready {
+		errs = append(errs, errors.New("it is still being brought up"))
+	}
 	for _, p := range s.Parts {
 		if p.State != supervisor.Running {
 			errs = append(errs, fmt.Errorf("%s is %s", p.Name, p.State))
@@ -106,6 +110,7 @@ func envCommand(o *options) *cobra.Command {
 			for _, v := range variables(c) {
 				fmt.Fprintf(o.stdout, "export %s=%s\n", v.name, quote(v.value))
 			}
+			fmt.Fprintf(o.stdout, "export PATH=%s:\"$PATH\"\n", quote(c.Spec.Programs.PATH()))
 			return nil
 		},
 	}
@@ -113,13 +118,12 @@ func envCommand(o *options) *cobra.Command {
 
 type variable struct{ name, value string }
 
-// variables are what tests are told of a cluster.
+// variables are what tests are told of a cluster, besides PATH.
 func variables(c *cluster.Cluster) []variable {
 	return []variable{
 		{"KUBECONFIG", c.Kubeconfig()},
-		{"PATH", c.Spec.Path},
 		{"KFS_CLUSTER", c.Spec.Name},
-		{"KFS_CLUSTER_DIR", strings.TrimSuffix(c.Spec.Dir, "/"+c.Spec.Name)},
+		{"KFS_CLUSTER_DIR", filepath.Dir(c.Spec.Dir)},
 		{"KFS_FAULTS_KUBECONFIG", c.FaultsKubeconfig()},
 		{"KFS_REGISTRY", c.Registry()},
 		{"KFS_PRIVATE_REGISTRY", c.PrivateRegistry()},
@@ -145,7 +149,7 @@ func logsCommand(o *options) *cobra.Command {
 		Long:  "Print the logs of parts, of all if none is named.\n\nThe parts are " + strings.Join(logNames(), ", ") + ".",
 		Args:  cobra.OnlyValidArgs, ValidArgs: logNames(),
 		RunE: func(cmd *cobra.Command, names []string) error {
-			c, err := o.open()
+			dir, err := cluster.StateDir(o.dir, o.name) // of one that has crashed too
 			if err != nil {
 				return err
 			}
@@ -158,7 +162,7 @@ func logsCommand(o *options) *cobra.Command {
 			}
 			f := follower{out: o.stdout, last: lines}
 			for _, name := range names {
-				f.files = append(f.files, &logFile{path: supervisor.LogFile(c.Spec.Dir, name), prefix: prefix(name)})
+				f.files = append(f.files, &logFile{path: supervisor.LogFile(dir, name), prefix: prefix(name)})
 			}
 			return f.print(cmd.Context(), follow)
 		},

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -15,6 +16,7 @@ import (
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+	"golang.org/x/term"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 
@@ -35,9 +37,9 @@ func upCommand(o *options) *cobra.Command {
   cluster up --name other --arg kube-controller-manager=--node-monitor-grace-period=8s`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			_, err := o.up(cmd.Context(), u)
+			_, err := o.up(cmd.Context(), u, false)
 			if err == nil {
-				fmt.Fprintf(o.stderr, "next: eval \"$(%s env%s)\" && kubectl get pods -A\n", self(), o.nameFlags())
+				fmt.Fprintf(o.stderr, "next: eval \"$(%s)\" && kubectl get pods -A\n", o.self("env"))
 			}
 			return err
 		},
@@ -101,8 +103,9 @@ func (n *nodeFlags) template() (fakekubelet.NodeTemplate, error) {
 	return t, errors.Join(errs...)
 }
 
-// up brings the cluster up and says how far it is.
-func (o *options) up(ctx context.Context, u upFlags) (*cluster.Cluster, error) {
+// up brings the cluster up and says how far it is. One that is bound ends with
+// this process.
+func (o *options) up(ctx context.Context, u upFlags, bound bool) (*cluster.Cluster, error) {
 	template, err := u.nodes.template()
 	if err != nil {
 		return nil, err
@@ -118,7 +121,7 @@ func (o *options) up(ctx context.Context, u upFlags) (*cluster.Cluster, error) {
 	started := time.Now()
 	p := newProgress(o.stderr)
 	c, err := cluster.Up(ctx, cluster.Config{
-		Name: o.name, Dir: o.dir,
+		Name: o.name, Dir: o.dir, Bound: bound,
 		FakeNodes: u.fake, Fake: template, FakeEvents: u.event,
 		Args:     args,
 		Building: p.building,
@@ -130,14 +133,6 @@ func (o *options) up(ctx context.Context, u upFlags) (*cluster.Cluster, error) {
 	}
 	fmt.Fprintf(o.stderr, "cluster %s is up after %.1f s\n", o.name, time.Since(started).Seconds())
 	return c, nil
-}
-
-// nameFlags are the flags that name the cluster, for a command to copy.
-func (o *options) nameFlags() string {
-	if o.name == cluster.DefaultName {
-		return ""
-	}
-	return " --name " + o.name
 }
 
 func downCommand(o *options) *cobra.Command {
@@ -194,21 +189,23 @@ func runCommand(o *options) *cobra.Command {
 		Long: `Run a command with a cluster of its own, which ends with it.
 
 The command gets the variables that "cluster env" prints. Whether it succeeds,
-fails or is interrupted, the cluster is taken down. The exit status is the
-command's.`,
+fails or is interrupted, the cluster is taken down; it ends even if this program
+is killed. The exit status is the command's.`,
 		Example: `  cluster run -- go test -tags e2e ./...`,
 		Args:    cobra.MinimumNArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) (err error) {
+		RunE: func(cmd *cobra.Command, args []string) error {
 			ctx := cmd.Context()
-			if _, err := o.open(); !errors.Is(err, cluster.ErrNotUp) {
-				return errors.Join(err, fmt.Errorf("cluster %s is up already: end it, or take another --name", o.name))
-			}
-			c, err := o.up(ctx, u)
+			c, err := o.up(ctx, u, true)
 			if err != nil {
 				return err
 			}
-			defer func() { err = errors.Join(err, c.Down(context.WithoutCancel(ctx))) }()
-			return o.run(ctx, c, args)
+			err = o.run(ctx, c, args)
+			if down := c.Down(context.WithoutCancel(ctx)); down != nil {
+				// said here, as the command's end decides the exit status
+				fmt.Fprintf(o.stderr, "cluster: take down cluster %s: %v\n", o.name, down)
+				err = cmp.Or(err, down)
+			}
+			return err
 		},
 	}
 	u.add(cmd.Flags())
@@ -223,34 +220,57 @@ func (e *commandEnded) Error() string {
 }
 
 // run runs a command with the cluster's environment. What interrupts this
-// program is passed on to the command, which may have its own way to end, and
-// waited for.
+// program is passed on to the command and all that it started, which may have
+// their own ways to end, and waited for.
 func (o *options) run(ctx context.Context, c *cluster.Cluster, args []string) error {
-	interrupts := make(chan os.Signal, 4)
-	signal.Notify(interrupts, os.Interrupt, syscall.SIGTERM)
-	defer signal.Stop(interrupts)
+	signals := make(chan os.Signal, 4)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT)
+	defer signal.Stop(signals)
+	if err := context.Cause(ctx); err != nil {
+		return err
+	}
 	cmd := exec.Command(args[0], args[1:]...)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, o.stdout, o.stderr
 	cmd.Env = os.Environ()
 	for _, v := range variables(c) {
 		cmd.Env = append(cmd.Env, v.name+"="+v.value)
 	}
+	cmd.Env = append(cmd.Env, "PATH="+c.Spec.Programs.PATH()+":"+os.Getenv("PATH"))
+	// On a terminal the command must stay in its foreground, and Ctrl-C reaches
+	// it from there.
+	terminal := term.IsTerminal(int(os.Stdin.Fd()))
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: !terminal}
 	if err := cmd.Start(); err != nil {
 		return err
+	}
+	to := cmd.Process.Pid
+	if !terminal {
+		to = -to // its process group
 	}
 	ended := make(chan error, 1)
 	go func() { ended <- cmd.Wait() }()
 	for {
 		select {
 		case err := <-ended:
-			if exit := (*exec.ExitError)(nil); errors.As(err, &exit) {
-				return &commandEnded{max(exit.ExitCode(), 1)}
-			}
-			return err
-		case s := <-interrupts:
-			if s == syscall.SIGTERM { // Ctrl-C has reached the command from the terminal
-				cmd.Process.Signal(s)
+			return endOf(cmd, err)
+		case s := <-signals:
+			if !terminal || s != os.Interrupt {
+				syscall.Kill(to, s.(syscall.Signal))
 			}
 		}
 	}
+}
+
+// endOf returns how a command ended, with the status that a shell gives it.
+func endOf(cmd *exec.Cmd, err error) error {
+	var exit *exec.ExitError
+	if !errors.As(err, &exit) {
+		return err
+	}
+	status := exit.ExitCode()
+	if ws := exit.Sys().(syscall.WaitStatus); ws.Signaled() {
+		status = 128 + int(ws.Signal())
+		fmt.Fprintf(cmd.Stderr, "cluster: the command ended by the signal %s\n", ws.Signal())
+	}
+	return &commandEnded{status}
 }

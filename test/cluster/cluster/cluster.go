@@ -39,8 +39,10 @@ import (
 // DefaultName with one real node.
 type Config struct {
 	Name string // lower-case letters, digits and dashes; DefaultName if empty
-	Dir  string // folder of all clusters' state; DefaultDir() if empty
+	Dir  string // folder of all clusters' state; DefaultDir if empty
 	Bin  string // folder of the parts' programs; parts.CacheDir() if empty
+
+	Bound bool // the cluster ends with this process, and must not be up before
 
 	FakeNodes  int                      // nodes without machines, besides the real one
 	Fake       fakekubelet.NodeTemplate // what they are like
@@ -56,10 +58,14 @@ type Config struct {
 const DefaultName = "kfs"
 
 // DefaultDir is the folder of all clusters' state if nothing else is said.
-func DefaultDir() string { return "/var/lib/kfs-cluster" }
+const DefaultDir = "/var/lib/kfs-cluster"
 
-// ErrNotUp says that no cluster of a name is up.
-var ErrNotUp = errors.New("no such cluster is up")
+var (
+	// ErrNotUp says that no cluster of a name is up.
+	ErrNotUp = errors.New("no such cluster is up")
+	// ErrUp says that a cluster is up which cannot be what is asked for.
+	ErrUp = errors.New("it is up already")
+)
 
 // A Cluster is one that is up, or was when it was opened.
 type Cluster struct {
@@ -74,23 +80,18 @@ type identity struct {
 	Started string // as the kernel counts
 }
 
-// made is what a cluster made outside its state folder, besides cgroups.
-type made struct {
-	Supervisor identity
-	Dirs       []string // folders of supervisor.OwnDirs that were not there
-}
-
 var validName = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?$`)
 
 // Up brings a cluster up and returns when pods can be created. A cluster of
 // that name which is up already is completed: what is not running is started,
-// fake nodes are added. If bringing up fails, nothing is left of it but the
-// logs that the error names.
+// fake nodes are added; the error is ErrUp if it was brought up with other
+// programs or arguments. Of a cluster that does not come up nothing is left but
+// its logs, of which the error tells the end.
 func Up(ctx context.Context, c Config) (*Cluster, error) {
 	if err := c.complete(); err != nil {
 		return nil, err
 	}
-	host, err := lookAround(c.Dir)
+	host, err := lookAround(ctx, c.Dir)
 	if err != nil {
 		return nil, err
 	}
@@ -98,26 +99,31 @@ func Up(ctx context.Context, c Config) (*Cluster, error) {
 	if err != nil {
 		return nil, err
 	}
+	dir := filepath.Join(c.Dir, c.Name)
+	unlock, err := lock(ctx, dir, true)
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
 	up, err := Open(c.Dir, c.Name)
 	if err == nil {
-		return up, up.finish(ctx, c)
+		return up, up.complete(ctx, c, programs)
 	}
 	if !errors.Is(err, ErrNotUp) {
 		return nil, err
 	}
-	dir := filepath.Join(c.Dir, c.Name)
-	if err := remove(dir, c.Name); err != nil {
+	if err := remove(dir); err != nil {
 		return nil, fmt.Errorf("remove what an earlier cluster left: %w", err)
 	}
 	return start(ctx, c, &supervisor.Spec{
 		Name:       c.Name,
 		Dir:        dir,
 		Programs:   programs,
-		Path:       programs.PATH() + string(os.PathListSeparator) + os.Getenv("PATH"),
 		CNI:        host.cni,
 		Runc:       host.runc,
 		Native:     !host.overlay,
 		Args:       c.Args,
+		Bound:      c.Bound,
 		FakeNodes:  c.FakeNodes,
 		Fake:       c.Fake,
 		FakeEvents: c.FakeEvents,
@@ -136,7 +142,7 @@ func (c *Config) complete() error {
 		return fmt.Errorf("cluster name %q: want at most 32 lower-case letters, digits and dashes", c.Name)
 	}
 	if c.Dir == "" {
-		c.Dir = DefaultDir()
+		c.Dir = DefaultDir
 	}
 	dir, err := filepath.Abs(c.Dir)
 	if err != nil {
@@ -163,7 +169,7 @@ func (c *Config) complete() error {
 			return fmt.Errorf("arguments for %q: the parts are %s", part, strings.Join(supervisor.PartNames(), ", "))
 		}
 	}
-	return os.MkdirAll(c.Dir, 0o755)
+	return nil
 }
 
 // secret is a password that nobody guesses.
@@ -173,45 +179,53 @@ func secret() string {
 	return hex.EncodeToString(b)
 }
 
-// start starts the supervisor and waits for its word. Of what does not come up
-// nothing is left.
+// start starts the supervisor and waits for its word.
 func start(ctx context.Context, c Config, spec *supervisor.Spec) (up *Cluster, err error) {
 	defer func() {
-		if err != nil {
-			err = fmt.Errorf("bring up cluster %s: %w", spec.Name, err)
-			err = errors.Join(err, Down(context.WithoutCancel(ctx), c.Dir, c.Name))
+		if err == nil {
+			return
 		}
+		err = fmt.Errorf("bring up cluster %s: %w", spec.Name, err)
+		logs, kept := keepLogs(spec.Dir)
+		if kept == nil {
+			err = fmt.Errorf("%w\nall logs are in %s", err, logs)
+		}
+		err = errors.Join(err, kept, end(context.WithoutCancel(ctx), spec.Dir))
 	}()
-	m, err := prepare(spec)
-	if err != nil {
+	if err := os.Mkdir(filepath.Join(spec.Dir, "logs"), 0o700); err != nil {
 		return nil, err
 	}
-	pid, reports, err := supervisor.Start(spec)
+	if err := makeCgroups("/sys/fs/cgroup", supervisor.CgroupName(spec.Dir)); err != nil {
+		return nil, err
+	}
+	leash, err := supervisor.Start(spec)
 	if err != nil {
 		return nil, err
 	}
 	defer func() { // so that the supervisor never waits to report
 		go func() {
-			for range reports {
+			for range leash.Reports {
 			}
 		}()
 	}()
-	if m.Supervisor, err = identify(pid); err == nil {
-		err = m.write(spec.Dir)
-	}
+	who, err := identify(leash.PID)
 	if err != nil {
-		return nil, errors.Join(err, unix.Kill(pid, unix.SIGKILL))
+		return nil, err
+	}
+	// the supervisor does nothing before it can be found and ended
+	if err := errors.Join(who.write(spec.Dir), leash.Go(spec.Bound)); err != nil {
+		return nil, err
 	}
 	for {
 		select {
 		case <-ctx.Done():
 			return nil, context.Cause(ctx)
-		case r, ok := <-reports:
+		case r, ok := <-leash.Reports:
 			switch {
 			case !ok:
 				return nil, fmt.Errorf("the supervisor ended%s", tail(spec.Dir, "supervisor"))
 			case r.Ready:
-				return &Cluster{Spec: spec, dir: spec.Dir, who: m.Supervisor}, nil
+				return &Cluster{Spec: spec, dir: spec.Dir, who: who}, nil
 			case r.Error != "":
 				return nil, fmt.Errorf("%s%s", r.Error, tail(spec.Dir, r.Part))
 			default:
@@ -221,26 +235,14 @@ func start(ctx context.Context, c Config, spec *supervisor.Spec) (up *Cluster, e
 	}
 }
 
-// prepare makes what the supervisor wants on the machine.
-func prepare(spec *supervisor.Spec) (made, error) {
-	var m made
-	if err := os.MkdirAll(filepath.Join(spec.Dir, "logs"), 0o700); err != nil {
-		return m, err
+// keepLogs copies the logs of a cluster that did not come up to where they
+// stay when the rest is removed.
+func keepLogs(dir string) (string, error) {
+	kept, err := os.MkdirTemp("", filepath.Base(dir)+"-logs-")
+	if err != nil {
+		return "", err
 	}
-	for _, dir := range supervisor.OwnDirs() {
-		if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
-			m.Dirs = append(m.Dirs, dir)
-		}
-	}
-	if err := m.write(spec.Dir); err != nil { // first, so that down knows of them
-		return m, err
-	}
-	for _, dir := range m.Dirs {
-		if err := os.MkdirAll(dir, 0o755); err != nil {
-			return m, err
-		}
-	}
-	return m, makeCgroups("/sys/fs/cgroup", supervisor.CgroupName(spec.Dir))
+	return kept, os.CopyFS(kept, os.DirFS(filepath.Join(dir, "logs")))
 }
 
 // tail returns the last lines of a part's log, on lines of their own.
@@ -256,33 +258,38 @@ func tail(dir, part string) string {
 	return "\nthe last lines of " + part + ":\n  " + strings.Join(lines[max(0, len(lines)-10):], "\n  ")
 }
 
-func (m made) write(dir string) error {
-	data, err := json.Marshal(m)
+// write writes who the supervisor of the cluster in dir is.
+func (i identity) write(dir string) error {
+	data, err := json.Marshal(i)
 	if err != nil {
 		return err
 	}
-	tmp := filepath.Join(dir, "made.json.tmp")
-	if err := os.WriteFile(tmp, data, 0o600); err != nil {
+	file := filepath.Join(dir, supervisorFile)
+	if err := os.WriteFile(file+".tmp", data, 0o600); err != nil {
 		return err
 	}
-	return os.Rename(tmp, filepath.Join(dir, "made.json"))
+	return os.Rename(file+".tmp", file)
 }
 
-// readMade returns what the cluster in dir made. Nothing is what it is where
-// there is no such file.
-func readMade(dir string) (made, error) {
-	var m made
-	data, err := os.ReadFile(filepath.Join(dir, "made.json"))
+// supervisorFile is the file of the state folder that names the supervisor.
+const supervisorFile = "supervisor.json"
+
+// supervisorOf returns who the supervisor of the cluster in dir is, or was. It
+// is nobody where none was started.
+func supervisorOf(dir string) (identity, error) {
+	var i identity
+	file := filepath.Join(dir, supervisorFile)
+	data, err := os.ReadFile(file)
 	if errors.Is(err, fs.ErrNotExist) {
-		return m, nil
+		return i, nil
 	}
 	if err != nil {
-		return m, err
+		return i, err
 	}
-	if err := json.Unmarshal(data, &m); err != nil {
-		return m, fmt.Errorf("%s: %w", filepath.Join(dir, "made.json"), err)
+	if err := json.Unmarshal(data, &i); err != nil {
+		return i, fmt.Errorf("%s: %w", file, err)
 	}
-	return m, nil
+	return i, nil
 }
 
 // identify returns the identity of the process of that PID.
@@ -317,7 +324,7 @@ func (i identity) alive() bool {
 }
 
 // Open returns the cluster of that name whose state is below dir; empty
-// strings stand for DefaultDir() and DefaultName. The error is ErrNotUp if its
+// strings stand for DefaultDir and DefaultName. The error is ErrNotUp if its
 // supervisor is not running.
 func Open(dir, name string) (*Cluster, error) {
 	c := Config{Dir: dir, Name: name}
@@ -325,11 +332,11 @@ func Open(dir, name string) (*Cluster, error) {
 		return nil, err
 	}
 	state := filepath.Join(c.Dir, c.Name)
-	m, err := readMade(state)
+	who, err := supervisorOf(state)
 	if err != nil {
 		return nil, err
 	}
-	if !m.Supervisor.alive() {
+	if !who.alive() {
 		return nil, fmt.Errorf("cluster %s in %s: %w", c.Name, c.Dir, ErrNotUp)
 	}
 	data, err := os.ReadFile(filepath.Join(state, "spec.json"))
@@ -340,23 +347,31 @@ func Open(dir, name string) (*Cluster, error) {
 	if err := json.Unmarshal(data, spec); err != nil {
 		return nil, fmt.Errorf("%s: %w", filepath.Join(state, "spec.json"), err)
 	}
-	return &Cluster{Spec: spec, dir: state, who: m.Supervisor}, nil
+	return &Cluster{Spec: spec, dir: state, who: who}, nil
 }
 
-// List returns the names of the clusters whose state is below dir, up or not.
+// StateDir returns the state folder of the cluster of that name below dir, up
+// or not. The error wraps fs.ErrNotExist if there is none.
+func StateDir(dir, name string) (string, error) {
+	c := Config{Dir: dir, Name: name}
+	if err := c.complete(); err != nil {
+		return "", err
+	}
+	state := filepath.Join(c.Dir, c.Name)
+	_, err := os.Stat(state)
+	return state, err
+}
+
+// List returns the names of the clusters whose state is below dir, up or not;
+// an empty string stands for DefaultDir.
 func List(dir string) ([]string, error) {
 	if dir == "" {
-		dir = DefaultDir()
+		dir = DefaultDir
 	}
-	entries, err := os.ReadDir(dir)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
-	}
+	files, err := filepath.Glob(filepath.Join(dir, "*", supervisorFile))
 	var names []string
-	for _, e := range entries {
-		if _, err := os.Stat(filepath.Join(dir, e.Name(), "made.json")); err == nil {
-			names = append(names, e.Name())
-		}
+	for _, file := range files {
+		names = append(names, filepath.Base(filepath.Dir(file)))
 	}
 	return names, err
 }
@@ -375,58 +390,129 @@ func Down(ctx context.Context, dir, name string) error {
 		return err
 	}
 	state := filepath.Join(c.Dir, c.Name)
-	m, err := readMade(state)
+	unlock, err := lock(ctx, state, false)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
 	if err != nil {
 		return err
 	}
-	if m.Supervisor.alive() {
-		// its end is the end of every process in its PID namespace
-		if err := unix.Kill(m.Supervisor.PID, unix.SIGKILL); err != nil && !errors.Is(err, unix.ESRCH) {
-			return fmt.Errorf("kill the supervisor, process %d: %w", m.Supervisor.PID, err)
-		}
-		for m.Supervisor.alive() {
-			select {
-			case <-ctx.Done():
-				return fmt.Errorf("wait for the supervisor, process %d, to end: %w", m.Supervisor.PID, context.Cause(ctx))
-			case <-time.After(5 * time.Millisecond):
-			}
-		}
-	}
-	return remove(state, c.Name)
+	defer unlock()
+	return end(ctx, state)
 }
 
-// remove removes what a cluster that has ended left: cgroups, its state
-// folder, and the folders over which it laid its own.
-func remove(state, name string) error {
-	m, err := readMade(state)
+// end ends the cluster in the folder state and removes what it made.
+func end(ctx context.Context, state string) error {
+	who, err := supervisorOf(state)
 	if err != nil {
 		return err
 	}
-	if m.Supervisor.alive() {
-		return fmt.Errorf("cluster %s is up", name)
-	}
-	errs := []error{removeCgroups("/sys/fs/cgroup", supervisor.CgroupName(state))}
-	for _, dir := range m.Dirs {
-		// one that another program uses by now is not empty, and stays
-		if err := os.Remove(dir); err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, unix.ENOTEMPTY) && !errors.Is(err, unix.EBUSY) {
-			errs = append(errs, err)
+	if who.alive() {
+		// its end is the end of every process in its PID namespace
+		if err := unix.Kill(who.PID, unix.SIGKILL); err != nil && !errors.Is(err, unix.ESRCH) {
+			return fmt.Errorf("kill the supervisor, process %d: %w", who.PID, err)
 		}
 	}
-	return errors.Join(append(errs, os.RemoveAll(state))...)
+	for who.alive() {
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("wait for the supervisor, process %d, to end: %w", who.PID, context.Cause(ctx))
+		case <-time.After(5 * time.Millisecond):
+		}
+	}
+	if err := errors.Join(remove(state), os.Remove(state)); err != nil {
+		return err
+	}
+	if dir := filepath.Dir(state); dir == DefaultDir {
+		os.Remove(dir) // if no other cluster is in it
+	}
+	return nil
+}
+
+// remove removes what a cluster that has ended left: cgroups, and what its
+// state folder holds.
+func remove(state string) error {
+	errs := []error{removeCgroups("/sys/fs/cgroup", supervisor.CgroupName(state))}
+	entries, err := os.ReadDir(state)
+	errs = append(errs, err)
+	for _, e := range entries {
+		errs = append(errs, os.RemoveAll(filepath.Join(state, e.Name())))
+	}
+	return errors.Join(errs...)
+}
+
+// lock waits until no other process brings the cluster in the folder state up
+// or down, and keeps others from it until unlock. The folder is made if create
+// is set. It is the folder itself that is locked, which may be another one by the
+// time that the lock is had.
+func lock(ctx context.Context, state string, create bool) (unlock func(), err error) {
+	for {
+		if create {
+			if err := os.MkdirAll(state, 0o700); err != nil {
+				return nil, err
+			}
+		}
+		f, err := os.Open(state)
+		if create && errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		if err == nil && same(f, state) {
+			return func() { f.Close() }, nil
+		}
+		f.Close()
+		if err != nil && !errors.Is(err, unix.EWOULDBLOCK) {
+			return nil, fmt.Errorf("lock %s: %w", state, err)
+		}
+		select {
+		case <-ctx.Done():
+			return nil, fmt.Errorf("wait for another process that brings cluster %s up or down: %w", filepath.Base(state), context.Cause(ctx))
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+}
+
+// same says whether f is what is at path now.
+func same(f *os.File, path string) bool {
+	one, err := f.Stat()
+	two, err2 := os.Stat(path)
+	return err == nil && err2 == nil && os.SameFile(one, two)
 }
 
 // makeCgroups makes the cgroup of a cluster in every hierarchy below dir. The
 // kubelet makes those of pods in it, and wants each controller there.
 func makeCgroups(dir, name string) error {
 	if isCgroup2(dir) {
-		enable := "+" + strings.Join(controllersOf(dir), " +")
-		if err := os.WriteFile(filepath.Join(dir, "cgroup.subtree_control"), []byte(enable), 0o644); err != nil {
-			return fmt.Errorf("enable the cgroup controllers %s: %w", enable, err)
+		if err := enableControllers(dir); err != nil {
+			return err
 		}
 	}
 	for _, root := range cgroupRoots(dir) {
 		if err := os.Mkdir(filepath.Join(root, name), 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
 			return err
+		}
+	}
+	return nil
+}
+
+// enableControllers lets the cgroups in dir, of version 2, have the controllers
+// that the kubelet wants. Most machines have them enabled.
+func enableControllers(dir string) error {
+	file := filepath.Join(dir, "cgroup.subtree_control")
+	data, err := os.ReadFile(file)
+	if err != nil {
+		return err
+	}
+	enabled, known := strings.Fields(string(data)), controllersOf(dir)
+	for _, name := range []string{"cpu", "cpuset", "memory", "pids", "hugetlb"} {
+		if !slices.Contains(known, name) || slices.Contains(enabled, name) {
+			continue
+		}
+		if err := os.WriteFile(file, []byte("+"+name), 0o644); err != nil {
+			return fmt.Errorf("enable the cgroup controller %s: %w (in a container, no process may be in its outermost cgroup)", name, err)
 		}
 	}
 	return nil

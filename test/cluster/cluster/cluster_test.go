@@ -6,6 +6,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/kfs-project/kfs/test/cluster/supervisor"
@@ -25,29 +27,34 @@ func write(t *testing.T, dir string, files map[string]string) {
 	}
 }
 
-// TestKernelLacks shows it machines of both cgroup versions, and one that has
-// nothing.
-func TestKernelLacks(t *testing.T) {
-	proc, one, two, none := t.TempDir(), t.TempDir(), t.TempDir(), t.TempDir()
-	write(t, proc, map[string]string{
-		"filesystems": "nodev\ttmpfs\n\text4\nnodev\toverlay\n",
-		"self/ns/mnt": "", "self/ns/net": "", "self/ns/pid": "", "self/ns/uts": "", "self/ns/ipc": "",
-	})
+// TestLacksControllers shows it machines of both cgroup versions, and one that
+// has none.
+func TestLacksControllers(t *testing.T) {
+	one, two, none := t.TempDir(), t.TempDir(), t.TempDir()
 	write(t, one, map[string]string{
-		"fs/cgroup/cpu,cpuacct/tasks": "", "fs/cgroup/cpuset/tasks": "", "fs/cgroup/memory/tasks": "", "fs/cgroup/pids/tasks": "",
+		"cpu,cpuacct/tasks": "", "cpuset/tasks": "", "memory/tasks": "", "pids/tasks": "",
 	})
-	write(t, two, map[string]string{"fs/cgroup/cgroup.controllers": "cpuset cpu io memory pids\n"})
-	for _, sys := range []string{one, two} {
-		if got := kernelLacks(proc, sys); len(got) > 0 {
-			t.Errorf("a kernel that has everything lacks %v", got)
+	write(t, two, map[string]string{"cgroup.controllers": "cpuset cpu io memory pids\n"})
+	for _, dir := range []string{one, two} {
+		if got := lacksControllers(dir); len(got) > 0 {
+			t.Errorf("a machine that has everything lacks %v", got)
 		}
 	}
-	write(t, none, map[string]string{"filesystems": "\text4\n"})
-	got := errors.Join(kernelLacks(none, none)...).Error()
-	for _, want := range []string{"namespaces of kind net", "the file system overlay", "the cgroup controller memory"} {
-		if !strings.Contains(got, want) {
-			t.Errorf("a kernel that has nothing lacks\n%s\nwant %q too", got, want)
-		}
+	if got := lacksControllers(none); len(got) != 4 || !strings.Contains(got[2], "the cgroup controller memory") {
+		t.Errorf("a machine that has nothing lacks %q", got)
+	}
+}
+
+// TestMissing wants all that is missing in one error, and how to install it.
+func TestMissing(t *testing.T) {
+	got := missing([]lack{{"the program runc", "runc"}, {what: "root"}, {"the CNI plugins", "containernetworking-plugins"}}).Error()
+	want := `this machine lacks what a cluster needs:
+  - the program runc (Debian package runc)
+  - root
+  - the CNI plugins (Debian package containernetworking-plugins)
+install with: apt-get install --no-install-recommends runc containernetworking-plugins`
+	if got != want {
+		t.Errorf("got\n%s\nwant\n%s", got, want)
 	}
 }
 
@@ -68,7 +75,7 @@ func TestFindCNI(t *testing.T) {
 func TestCgroups(t *testing.T) {
 	one, two := t.TempDir(), t.TempDir()
 	write(t, one, map[string]string{"cpu/tasks": "", "memory/tasks": ""})
-	write(t, two, map[string]string{"cgroup.controllers": "cpu memory\n", "cgroup.subtree_control": ""})
+	write(t, two, map[string]string{"cgroup.controllers": "cpu io memory\n", "cgroup.subtree_control": "cpu io\n"})
 	for _, tt := range []struct {
 		dir  string
 		want []string
@@ -87,11 +94,13 @@ func TestCgroups(t *testing.T) {
 		if err := removeCgroups(tt.dir, "kfs-x"); err != nil {
 			t.Fatal(err)
 		}
-		if left, _ := filepath.Glob(filepath.Join(tt.dir, "*/kfs-x")); len(left) > 0 {
-			t.Errorf("left: %v", left)
+		for _, cgroup := range tt.want {
+			if _, err := os.Stat(filepath.Join(tt.dir, cgroup)); !errors.Is(err, os.ErrNotExist) {
+				t.Errorf("%s is left: %v", cgroup, err)
+			}
 		}
 	}
-	if got, err := os.ReadFile(filepath.Join(two, "cgroup.subtree_control")); err != nil || string(got) != "+cpu +memory" {
+	if got, err := os.ReadFile(filepath.Join(two, "cgroup.subtree_control")); err != nil || string(got) != "+memory" {
 		t.Errorf("enabled %q, %v", got, err)
 	}
 }
@@ -115,7 +124,7 @@ func TestConfigFaults(t *testing.T) {
 // TestNotUp opens and takes down what is not there, and what has ended.
 func TestNotUp(t *testing.T) {
 	dir := t.TempDir()
-	write(t, dir, map[string]string{"ended/made.json": `{"Supervisor":{"PID":1,"Started":"never"}}`})
+	write(t, dir, map[string]string{"ended/supervisor.json": `{"PID":1,"Started":"never"}`})
 	for _, name := range []string{"nobody", "ended"} {
 		if _, err := Open(dir, name); !errors.Is(err, ErrNotUp) {
 			t.Errorf("Open(%s): %v; want ErrNotUp", name, err)
@@ -147,6 +156,35 @@ func TestIdentity(t *testing.T) {
 	if me.alive() {
 		t.Error("a process that had this PID earlier is alive")
 	}
+}
+
+// TestLock lets one process at a time at a cluster, also while its folder goes
+// and comes.
+func TestLock(t *testing.T) {
+	state := filepath.Join(t.TempDir(), "mine")
+	if _, err := lock(t.Context(), state, false); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("lock where there is no folder: %v", err)
+	}
+	var wg sync.WaitGroup
+	var inside atomic.Int32
+	for range 8 {
+		wg.Go(func() {
+			unlock, err := lock(t.Context(), state, true)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			defer unlock()
+			if inside.Add(1) != 1 {
+				t.Error("two hold the lock")
+			}
+			if err := os.Remove(state); err != nil {
+				t.Error(err)
+			}
+			inside.Add(-1)
+		})
+	}
+	wg.Wait()
 }
 
 // TestTail wants the end of a log, and nothing where there is none.

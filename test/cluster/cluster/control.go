@@ -6,11 +6,13 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -18,6 +20,7 @@ import (
 	"github.com/kfs-project/kfs/test/cluster/fakekubelet"
 	"github.com/kfs-project/kfs/test/cluster/faultproxy"
 	"github.com/kfs-project/kfs/test/cluster/image"
+	"github.com/kfs-project/kfs/test/cluster/parts"
 	"github.com/kfs-project/kfs/test/cluster/supervisor"
 )
 
@@ -54,7 +57,8 @@ func (c *Cluster) Act(ctx context.Context, part, verb string) error {
 	return c.ask(ctx, http.MethodPost, "/parts/"+url.PathEscape(part)+"/"+verb, nil, nil)
 }
 
-// StartAll starts every part that is not running and thaws the frozen ones.
+// StartAll starts every part that is not running, thaws the frozen ones, and
+// returns when pods can be created.
 func (c *Cluster) StartAll(ctx context.Context) error {
 	return c.ask(ctx, http.MethodPost, "/start", nil, nil)
 }
@@ -65,8 +69,22 @@ func (c *Cluster) AddFakeNodes(ctx context.Context, t fakekubelet.NodeTemplate, 
 	return c.ask(ctx, http.MethodPost, "/nodes", supervisor.NodesRequest{Template: t, Count: n}, nil)
 }
 
-// finish makes a cluster that is up what config asks for.
-func (c *Cluster) finish(ctx context.Context, config Config) error {
+// complete makes a cluster that is up what config asks for.
+func (c *Cluster) complete(ctx context.Context, config Config, programs parts.Programs) error {
+	differs := ""
+	switch {
+	case config.Bound:
+		differs = "a cluster that ends with its starter cannot be"
+	case !maps.Equal(programs, c.Spec.Programs):
+		differs = "with programs of other versions"
+	case len(config.Args) > 0 && !maps.EqualFunc(config.Args, c.Spec.Args, slices.Equal):
+		differs = "with other arguments of parts"
+	case config.FakeEvents && !c.Spec.FakeEvents:
+		differs = "without the events of fake nodes"
+	}
+	if differs != "" {
+		return fmt.Errorf("cluster %s: %w, %s: take it down first", c.Spec.Name, ErrUp, differs)
+	}
 	if err := c.StartAll(ctx); err != nil {
 		return err
 	}

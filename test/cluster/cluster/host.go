@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -10,6 +11,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/kfs-project/kfs/test/cluster/supervisor"
 )
 
 // This file asks the machine whether a cluster can live on it.
@@ -21,65 +24,79 @@ type host struct {
 	overlay bool   // the state folder's file system can be laid over another
 }
 
-// packages are Debian's packages of what a cluster needs.
-var packages = map[string]string{
-	"runc":  "runc",
-	"mount": "mount",
-	"cni":   "containernetworking-plugins",
-}
-
 // cniDirs are where distributions put the CNI plugins.
 var cniDirs = []string{"/usr/lib/cni", "/opt/cni/bin", "/usr/libexec/cni"}
 
 // cniPlugins are those that a cluster uses.
 var cniPlugins = []string{"bridge", "host-local", "loopback"}
 
-// lookAround looks for what a cluster needs and reports all that is missing,
-// by name. The state folder will be below dir.
-func lookAround(dir string) (*host, error) {
-	h := &host{}
-	var missing []error
-	var install []string
-	lack := func(pkg, what string) {
-		missing = append(missing, fmt.Errorf("%s (Debian package %s)", what, packages[pkg]))
-		install = append(install, packages[pkg])
-	}
-	if os.Geteuid() != 0 {
-		missing = append(missing, errors.New("root: namespaces, mounts and cgroups are made"))
-	}
-	var err error
-	if h.runc, err = exec.LookPath("runc"); err != nil {
-		if h.runc, err = exec.LookPath("/usr/sbin/runc"); err != nil {
-			lack("runc", "the program runc")
-		}
-	}
-	if _, err := exec.LookPath("mount"); err != nil {
-		lack("mount", "the program mount, which the kubelet runs")
-	}
-	if h.cni = findCNI(cniDirs); h.cni == "" {
-		lack("cni", fmt.Sprintf("the CNI plugins %s, in one of %s", strings.Join(cniPlugins, ", "), strings.Join(cniDirs, ", ")))
-	}
-	for _, err := range kernelLacks("/proc", "/sys") {
-		missing = append(missing, fmt.Errorf("in the kernel: %w", err))
-	}
-	h.overlay = canOverlay(dir)
-	if len(missing) == 0 {
-		return h, nil
-	}
-	err = fmt.Errorf("this machine lacks what a cluster needs:\n%w", indent(errors.Join(missing...)))
-	if len(install) > 0 {
-		err = fmt.Errorf("%w\ninstall with: apt-get install --no-install-recommends %s", err, strings.Join(install, " "))
-	}
-	return nil, err
+// A lack is what a machine lacks for a cluster to live on it.
+type lack struct {
+	what string
+	pkg  string // Debian's package of it, if it is one
 }
 
-// indented is an error of several lines, each a point of a list.
-type indented struct{ err error }
+func (l lack) String() string {
+	if l.pkg == "" {
+		return "  - " + l.what
+	}
+	return fmt.Sprintf("  - %s (Debian package %s)", l.what, l.pkg)
+}
 
-func (e indented) Error() string { return "  - " + strings.ReplaceAll(e.err.Error(), "\n", "\n  - ") }
-func (e indented) Unwrap() error { return e.err }
+// lookAround looks for what a cluster needs whose state is below dir. The error
+// names all that is missing.
+func lookAround(ctx context.Context, dir string) (*host, error) {
+	h := &host{overlay: canOverlay(dir), cni: findCNI(cniDirs)}
+	var lacks []lack
+	for _, program := range []string{"runc", "/usr/sbin/runc"} { // where root's PATH may not lead
+		if path, err := exec.LookPath(program); err == nil {
+			h.runc = path
+		}
+	}
+	if h.runc == "" {
+		lacks = append(lacks, lack{"the program runc", "runc"})
+	}
+	if _, err := exec.LookPath("mount"); err != nil {
+		lacks = append(lacks, lack{"the program mount, which the kubelet runs", "mount"})
+	}
+	if h.cni == "" {
+		lacks = append(lacks, lack{fmt.Sprintf("the CNI plugins %s, in one of %s",
+			strings.Join(cniPlugins, ", "), strings.Join(cniDirs, ", ")), "containernetworking-plugins"})
+	}
+	for _, what := range lacksControllers("/sys/fs/cgroup") {
+		lacks = append(lacks, lack{what: what})
+	}
+	if os.Geteuid() != 0 {
+		lacks = append(lacks, lack{what: "root, to make namespaces, mounts and cgroups"})
+	} else {
+		probed, err := supervisor.Probe(ctx)
+		if err != nil {
+			probed = []string{err.Error()}
+		}
+		for _, what := range probed {
+			lacks = append(lacks, lack{what: what})
+		}
+	}
+	if len(lacks) > 0 {
+		return nil, missing(lacks)
+	}
+	return h, nil
+}
 
-func indent(err error) error { return indented{err} }
+// missing is the error of a machine that lacks something.
+func missing(lacks []lack) error {
+	text, install := "this machine lacks what a cluster needs:", ""
+	for _, l := range lacks {
+		text += "\n" + l.String()
+		if l.pkg != "" {
+			install += " " + l.pkg
+		}
+	}
+	if install != "" {
+		text += "\ninstall with: apt-get install --no-install-recommends" + install
+	}
+	return errors.New(text)
+}
 
 func findCNI(dirs []string) string {
 	for _, dir := range dirs {
@@ -93,26 +110,18 @@ func findCNI(dirs []string) string {
 	return ""
 }
 
-// kernelLacks asks what proc and sys show for what a node needs. Bridges and
-// pairs of virtual links cannot be asked for without making them: the
-// supervisor makes them first of all, and its error names them.
-func kernelLacks(proc, sys string) []error {
-	var out []error
-	for _, ns := range []string{"mnt", "net", "pid", "uts", "ipc"} {
-		if _, err := os.Lstat(filepath.Join(proc, "self/ns", ns)); err != nil {
-			out = append(out, fmt.Errorf("namespaces of kind %s", ns))
-		}
-	}
-	filesystems, err := os.ReadFile(filepath.Join(proc, "filesystems"))
-	if err != nil {
-		out = append(out, err)
-	} else if !slices.Contains(strings.Fields(string(filesystems)), "overlay") {
-		out = append(out, errors.New("the file system overlay (modprobe overlay)"))
-	}
-	controllers := controllersOf(filepath.Join(sys, "fs/cgroup"))
+// lacksControllers returns what cgroups at or below dir lack.
+func lacksControllers(dir string) []string {
+	controllers := controllersOf(dir)
+	var out []string
 	for _, name := range []string{"cpu", "cpuset", "memory", "pids"} {
 		if !slices.Contains(controllers, name) {
-			out = append(out, fmt.Errorf("the cgroup controller %s, mounted below %s", name, filepath.Join(sys, "fs/cgroup")))
+			out = append(out, fmt.Sprintf("the cgroup controller %s, mounted at or below %s", name, dir))
+		}
+	}
+	for _, root := range cgroupRoots(dir) {
+		if unix.Access(root, unix.W_OK) != nil {
+			out = append(out, "leave to write to "+root)
 		}
 	}
 	return out

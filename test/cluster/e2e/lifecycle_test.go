@@ -5,9 +5,11 @@ package e2e
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"syscall"
@@ -30,10 +32,10 @@ import (
 // machine has before and after.
 func TestUpDown(t *testing.T) {
 	dir := t.TempDir()
-	before := lookAround(t)
+	before := look(t)
 	for range 10 {
 		started := time.Now()
-		c, err := cluster.Up(t.Context(), cluster.Config{Name: "again", Dir: dir})
+		c, err := cluster.Up(t.Context(), cluster.Config{Name: "again", Dir: dir, Bound: true})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -51,11 +53,12 @@ func TestUpDown(t *testing.T) {
 // accident would, and takes down what is left.
 func TestKilled(t *testing.T) {
 	ctx, dir := t.Context(), t.TempDir()
-	before := lookAround(t)
-	c, err := cluster.Up(ctx, cluster.Config{Name: "killed", Dir: dir, FakeNodes: 2})
+	before := look(t)
+	c, err := cluster.Up(ctx, cluster.Config{Name: "killed", Dir: dir, Bound: true, FakeNodes: 2})
 	if err != nil {
 		t.Fatal(err)
 	}
+	runtime.GC() // which must not let go of what binds the cluster to this process
 	if err := loadProbe(ctx, c); err != nil {
 		t.Fatal(err)
 	}
@@ -82,8 +85,8 @@ func TestKilled(t *testing.T) {
 // TestFailsToStart wants an error that says why a part ended, and nothing left.
 func TestFailsToStart(t *testing.T) {
 	dir := t.TempDir()
-	before := lookAround(t)
-	_, err := cluster.Up(t.Context(), cluster.Config{Name: "wrong", Dir: dir,
+	before := look(t)
+	_, err := cluster.Up(t.Context(), cluster.Config{Name: "wrong", Dir: dir, Bound: true,
 		Args: map[string][]string{supervisor.Scheduler: {"--no-such-flag"}}})
 	if err == nil || !strings.Contains(err.Error(), "kube-scheduler: ended: exit status 1") || !strings.Contains(err.Error(), "unknown flag: --no-such-flag") {
 		t.Errorf("a part that does not start gives the error\n%v\nwant the part, its status and its log", err)
@@ -96,7 +99,7 @@ func TestFailsToStart(t *testing.T) {
 func TestSideBySide(t *testing.T) {
 	ctx := t.Context()
 	listeners := listening(t)
-	other, err := cluster.Up(ctx, cluster.Config{Name: "other", Dir: t.TempDir()})
+	other, err := cluster.Up(ctx, cluster.Config{Name: "other", Dir: t.TempDir(), Bound: true})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -139,6 +142,13 @@ func TestSideBySide(t *testing.T) {
 	if _, err := two.Discovery().ServerVersion(); err != nil {
 		t.Errorf("after up, which completes what there is: %v", err)
 	}
+	if _, err := cluster.Up(ctx, cluster.Config{Name: "other", Dir: filepath.Dir(other.Spec.Dir), Bound: true}); !errors.Is(err, cluster.ErrUp) {
+		t.Errorf("bringing up, for this process only, what is up: %v; want ErrUp", err)
+	}
+	if err := other.Down(ctx); err != nil {
+		t.Fatal(err)
+	}
+	runsPods(ctx, t, one, ns) // it has lost nothing that both wanted of the machine
 }
 
 // A machine is what a cluster could leave behind, as lines.
@@ -148,12 +158,13 @@ type machine struct {
 	Links      []string
 	Namespaces []string // of networks
 	Cgroups    []string
-	Folders    []string
+	Files      []string // outside of what belongs to one user
+	Settings   []string // of the kernel, that kubelets change
 }
 
-// lookAround looks at this machine, but for what belongs to the cluster of the
+// look looks at this machine, but for what belongs to the cluster of the
 // tests, whose containers come and go.
-func lookAround(t *testing.T) machine {
+func look(t *testing.T) machine {
 	t.Helper()
 	var m machine
 	m.Processes, m.Namespaces = processes(t)
@@ -174,11 +185,14 @@ func lookAround(t *testing.T) machine {
 		}
 		return nil
 	})
-	for _, dir := range []string{"/var/lib", "/var/log", "/run", "/run/netns", "/etc/cni"} {
-		entries, _ := os.ReadDir(dir)
-		for _, e := range entries {
-			m.Folders = append(m.Folders, filepath.Join(dir, e.Name()))
-		}
+	for _, pattern := range []string{"/var/lib/*", "/var/log/*", "/run/*", "/run/netns/*", "/etc/*", "/opt/*", "/opt/*/*",
+		"/usr/libexec/*", "/var/lib/kubelet/*", "/var/lib/cni/*", "/var/log/pods/*", "/var/log/containers/*"} {
+		files, _ := filepath.Glob(pattern)
+		m.Files = append(m.Files, files...)
+	}
+	for _, file := range []string{"vm/overcommit_memory", "vm/panic_on_oom", "kernel/panic", "kernel/panic_on_oops", "kernel/keys/root_maxkeys"} {
+		value, _ := os.ReadFile(filepath.Join("/proc/sys", file))
+		m.Settings = append(m.Settings, file+"="+strings.TrimSpace(string(value)))
 	}
 	return m
 }
@@ -233,7 +247,7 @@ func inside(pid string) bool {
 func leavesNothing(t *testing.T, before machine, dir string) {
 	t.Helper()
 	until(t.Context(), t, "nothing left of the clusters", func() error {
-		if diff := cmp.Diff(before, lookAround(t)); diff != "" {
+		if diff := cmp.Diff(before, look(t)); diff != "" {
 			return fmt.Errorf("the machine before and after:\n%s", diff)
 		}
 		return nil

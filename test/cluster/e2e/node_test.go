@@ -68,7 +68,8 @@ func TestJob(t *testing.T) {
 	}
 }
 
-// TestVersions asks the servers for the versions that they were stamped with.
+// TestVersions asks the servers, and the programs, for the versions that they
+// were stamped with.
 func TestVersions(t *testing.T) {
 	ctx, client := t.Context(), clientOf(t, up.Kubeconfig())
 	want := map[string]string{}
@@ -91,6 +92,18 @@ func TestVersions(t *testing.T) {
 	info := node.Status.NodeInfo
 	if info.KubeletVersion != want["kubernetes"] || info.ContainerRuntimeVersion != "containerd://"+strings.TrimPrefix(want["containerd"], "v") {
 		t.Errorf("the node says %s and %s, want %s and containerd %s", info.KubeletVersion, info.ContainerRuntimeVersion, want["kubernetes"], want["containerd"])
+	}
+	for program, part := range map[string]string{
+		"kube-scheduler":          "kubernetes",
+		"kube-controller-manager": "kubernetes",
+		"ctr":                     "containerd",
+		"etcd":                    "etcd",
+		"versitygw":               "versitygw",
+	} {
+		out, err := exec.CommandContext(ctx, up.Spec.Programs[program], "--version").CombinedOutput()
+		if err != nil || !bytes.Contains(out, []byte(strings.TrimPrefix(want[part], "v"))) {
+			t.Errorf("%s --version: %v\n%s\nwant %s", program, err, out, want[part])
+		}
 	}
 }
 

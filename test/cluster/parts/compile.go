@@ -6,10 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"maps"
 	"os"
 	"os/exec"
+	"path"
 	"path/filepath"
+	"regexp"
+	"runtime"
 	"slices"
 	"strings"
 	"time"
@@ -17,49 +19,42 @@ import (
 
 // This file runs the go command and follows what it does.
 
-// Progress says how far the build of a part is.
+// Progress says how far the build of the parts is.
 type Progress struct {
-	Part  string
-	Built int           // packages compiled so far
-	Total int           // packages that the part is made of; those in Go's cache are never compiled
-	Done  bool          // its programs are there
-	Took  time.Duration // since the part's build began
+	Built int           // packages compiled so far; those in Go's cache need not be
+	Total int           // packages that the parts are made of; 0 while they are fetched
+	Done  bool          // the programs are there
+	Took  time.Duration // since the build began
 }
 
-// compile leaves the part's programs in bin, from the module in src.
-func (p Part) compile(ctx context.Context, src, bin string, report func(Progress)) error {
+// compile leaves the programs of the parts in bin, from the module in src.
+func compile(ctx context.Context, src, bin string, all []Part, report func(Progress)) error {
 	started := time.Now()
-	names := slices.Sorted(maps.Keys(p.Programs))
-	var packages []string
-	for _, name := range names {
-		packages = append(packages, p.Programs[name])
-	}
-	deps, err := p.command(ctx, src, "list", append([]string{"-deps", "-tags=" + p.Tags}, packages...)...).Output()
+	now := Progress{}
+	report(now)
+	deps, err := command(ctx, src, "list", append([]string{"-deps", "-tags=" + tags}, packages(all)...)...).Output()
 	if err != nil {
 		return withOutput(err, nil)
 	}
-	now := Progress{Part: p.Name, Total: strings.Count(string(deps), "\n")}
+	known := map[string]bool{}
+	for _, pkg := range strings.Fields(string(deps)) {
+		known[pkg] = true
+	}
+	now.Total = len(known)
 	report(now)
 
-	out := bin + string(filepath.Separator) // programs named after their packages
-	if len(names) == 1 {
-		out = filepath.Join(bin, names[0])
-	}
-	build := p.command(ctx, src, "build", slices.Concat([]string{"-v", "-o", out}, p.flags(), packages)...)
+	args := slices.Concat([]string{"-v", "-o", bin + string(filepath.Separator)}, flags(all), packages(all))
+	build := command(ctx, src, "build", args...)
 	compiled, pipe, err := os.Pipe()
 	if err != nil {
 		return err
 	}
 	defer compiled.Close()
 	build.Stdout, build.Stderr = pipe, pipe
-	if err := build.Start(); err != nil {
-		pipe.Close()
-		return err
-	}
+	err = build.Start()
 	pipe.Close()
-	known := map[string]bool{}
-	for _, pkg := range strings.Fields(string(deps)) {
-		known[pkg] = true
+	if err != nil {
+		return err
 	}
 	var said []string // what is no package: the compiler's messages
 	for lines := bufio.NewScanner(compiled); lines.Scan(); {
@@ -75,23 +70,47 @@ func (p Part) compile(ctx context.Context, src, bin string, report func(Progress
 	if err := build.Wait(); err != nil {
 		return withOutput(err, said)
 	}
-	for _, name := range names {
-		if !exists(filepath.Join(bin, name)) {
-			return fmt.Errorf("go build left no %s of package %s", name, p.Programs[name])
-		}
+	if err := rename(bin, all); err != nil {
+		return err
 	}
 	now.Done, now.Took = true, time.Since(started)
 	report(now)
 	return nil
 }
 
-// command is the go command, in the part's module. The programs are static,
-// and nothing of the caller's Go settings but where its caches and proxies are
-// reaches them.
-func (p Part) command(ctx context.Context, src, verb string, args ...string) *exec.Cmd {
+// rename gives the programs in bin, which go build named after their packages,
+// their own names.
+func rename(bin string, all []Part) error {
+	for _, p := range all {
+		for name, pkg := range p.Programs {
+			if err := os.Rename(filepath.Join(bin, built(pkg)), filepath.Join(bin, name)); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// built is the name that go build gives the program of a package: the last
+// element of its path that is no major version.
+func built(pkg string) string {
+	name := path.Base(pkg)
+	if regexp.MustCompile(`^v[0-9]+$`).MatchString(name) {
+		name = path.Base(path.Dir(pkg))
+	}
+	return name
+}
+
+// command is the go command, in the module that is built, for static programs
+// of this machine's kind. Of the caller's Go settings, those about what is built
+// do not count. An interrupt lets it remove what it was at.
+func command(ctx context.Context, src, verb string, args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, "go", append([]string{verb}, args...)...)
 	cmd.Dir = src
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=", "GOWORK=off", "GOOS=linux")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=", "GOWORK=off", "GOEXPERIMENT=",
+		"GOOS="+runtime.GOOS, "GOARCH="+runtime.GOARCH, "GOAMD64=")
+	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
+	cmd.WaitDelay = 10 * time.Second
 	return cmd
 }
 

@@ -1,14 +1,14 @@
-// Package parts builds the programs that a cluster is made of, from modules
+// Package parts builds the programs that a cluster is made of, from one module
 // whose versions and checksums are pinned beside this file, and keeps them by
 // version.
 //
-// A [Part] is one module file (kubernetes.mod with kubernetes.sum, say) and
-// the programs that are built of it. To move a part to another version:
+// One module serves all, so that what two parts share is compiled once. To move
+// a part to another version:
 //
-//	go get -modfile=parts/etcd.mod go.etcd.io/etcd/server/v3@v3.7.4
+//	go get -modfile=parts/parts.mod go.etcd.io/etcd/server/v3@v3.7.4
 //
-// Kubernetes also wants its staging modules of the same version, as its
-// replace lines have them.
+// Kubernetes also wants its staging modules of the same version, as the replace
+// lines have them.
 package parts
 
 import (
@@ -25,24 +25,22 @@ import (
 	"runtime"
 	"slices"
 	"strings"
-	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
 
-//go:embed *.mod *.sum pause/main.go
-var modules embed.FS
+//go:embed parts.mod parts.sum pause/main.go
+var files embed.FS
 
-// A Part is a module and the programs that are built of it.
+// A Part is what comes from one module.
 type Part struct {
-	Name     string            // also the name of the module file
-	Module   string            // whose version is the part's; "" if the part is source of our own
+	Name     string
+	Module   string            // "" if the part is source of our own
+	Version  string            // of the module, such as v1.37.2
 	Programs map[string]string // the package of each program, by the program's name
-	Tags     string            // build tags
-	Version  string            // such as v1.37.2, from the module file
 
-	source string                        // a file of the module's main package, if it is our own
-	stamp  func(version string) []string // variables that the linker sets, name=value
+	stamp func(version string) []string // variables that the linker sets, name=value
 }
 
 // All returns the parts of a cluster.
@@ -55,8 +53,8 @@ func All() []Part {
 				"kube-apiserver":          "k8s.io/kubernetes/cmd/kube-apiserver",
 				"kube-controller-manager": "k8s.io/kubernetes/cmd/kube-controller-manager",
 				"kube-scheduler":          "k8s.io/kubernetes/cmd/kube-scheduler",
-				"kubelet":                 "k8s.io/kubernetes/cmd/kubelet",
 				"kubectl":                 "k8s.io/kubernetes/cmd/kubectl",
+				"kubelet":                 "k8s.io/kubernetes/cmd/kubelet",
 			},
 			stamp: stampKubernetes,
 		},
@@ -68,7 +66,6 @@ func All() []Part {
 				"containerd-shim-runc-v2": "github.com/containerd/containerd/v2/cmd/containerd-shim-runc-v2",
 				"ctr":                     "github.com/containerd/containerd/v2/cmd/ctr",
 			},
-			Tags: "no_btrfs,no_aufs,no_zfs,no_devmapper",
 			stamp: func(version string) []string {
 				return []string{"github.com/containerd/containerd/v2/version.Version=" + version}
 			},
@@ -86,14 +83,13 @@ func All() []Part {
 		},
 		{
 			Name:     "pause",
-			Programs: map[string]string{"pause": "."},
 			Version:  "v1",
-			source:   "pause/main.go",
+			Programs: map[string]string{"pause": "parts/pause"},
 		},
 	}
 	for i, p := range all {
 		if p.Module != "" {
-			all[i].Version = pinned(p)
+			all[i].Version = pinned(p.Module)
 		}
 	}
 	return all
@@ -114,53 +110,71 @@ func stampKubernetes(version string) []string {
 	return out
 }
 
-// pinned finds the version of p's module in its module file.
-func pinned(p Part) string {
-	line := regexp.MustCompile(`(?m)^(?:require|\t)\s*` + regexp.QuoteMeta(p.Module) + ` (v\S+)`)
-	m := line.FindSubmatch(read(p.Name + ".mod"))
+// pinned finds the version of a module in the module file.
+func pinned(module string) string {
+	line := regexp.MustCompile(`(?m)^\t` + regexp.QuoteMeta(module) + ` (v\S+)`)
+	m := line.FindSubmatch(read("parts.mod"))
 	if m == nil {
-		panic(p.Name + ".mod does not require " + p.Module)
+		panic("parts.mod does not require " + module)
 	}
 	return string(m[1])
 }
 
-// files are the embedded files that make the part's module.
-func (p Part) files() []string {
-	files := []string{p.Name + ".mod", p.Name + ".sum"}
-	if p.source != "" {
-		files = append(files, p.source)
-	}
-	return files
-}
-
 func read(name string) []byte {
-	data, err := modules.ReadFile(name)
+	data, err := files.ReadFile(name)
 	if err != nil {
 		panic(err) // embedded from beside this file
 	}
 	return data
 }
 
-// flags are the flags of go build for the part.
-func (p Part) flags() []string {
-	ld := "-s -w"
-	if p.stamp != nil {
+// tags leave out what would need C, or no cluster here uses.
+const tags = "no_btrfs,no_aufs,no_zfs,no_devmapper"
+
+// flags are the flags of go build for the parts. Debugging information is
+// neither made nor linked, which saves time.
+func flags(all []Part) []string {
+	out := []string{"-trimpath", "-buildvcs=false", "-tags=" + tags, "-gcflags=all=-dwarf=false", "-ldflags=-s -w"}
+	for _, p := range all {
+		if p.stamp == nil {
+			continue
+		}
+		ld := "-s -w"
 		for _, set := range p.stamp(p.Version) {
 			ld += " -X " + set
 		}
+		out = append(out, "-ldflags="+p.Module+"/...="+ld)
 	}
-	return []string{"-trimpath", "-buildvcs=false", "-tags=" + p.Tags, "-ldflags=" + ld}
+	return out
 }
 
-// folder names the folder of the part's programs after its version and a hash
-// of all that decides what is built.
-func (p Part) folder() string {
+// folder names the folder of the parts' programs after their versions and a
+// hash of all that decides what is built.
+func folder(all []Part) string {
 	h := sha256.New()
-	for _, file := range p.files() {
+	for _, file := range sources {
 		h.Write(read(file))
 	}
-	fmt.Fprintln(h, p.flags(), p.Programs, runtime.Version(), runtime.GOARCH)
-	return p.Name + "-" + p.Version + "-" + hex.EncodeToString(h.Sum(nil))[:12]
+	fmt.Fprintln(h, flags(all), packages(all), runtime.Version(), runtime.GOARCH)
+	name := ""
+	for _, p := range all {
+		if p.Module != "" {
+			name += p.Name + "-" + p.Version + "-"
+		}
+	}
+	return name + hex.EncodeToString(h.Sum(nil))[:12]
+}
+
+// sources are the files of the module that is built, by their names here.
+var sources = []string{"parts.mod", "parts.sum", "pause/main.go"}
+
+// packages lists the packages of the parts' programs.
+func packages(all []Part) []string {
+	var out []string
+	for _, p := range all {
+		out = append(out, slices.Sorted(maps.Values(p.Programs))...)
+	}
+	return out
 }
 
 // CacheDir is where programs are kept if nothing else is said: a folder of the
@@ -176,7 +190,8 @@ func CacheDir() (string, error) {
 // Programs are the paths of programs, by name.
 type Programs map[string]string
 
-// PATH returns the folders of the programs, as the variable PATH has them.
+// PATH returns the folder of the programs, or several, as the variable PATH has
+// them.
 func (p Programs) PATH() string {
 	dirs := map[string]bool{}
 	for _, path := range p {
@@ -185,84 +200,85 @@ func (p Programs) PATH() string {
 	return strings.Join(slices.Sorted(maps.Keys(dirs)), string(os.PathListSeparator))
 }
 
-// Build builds the parts whose programs are not below dir yet, side by side,
-// and returns the paths of all programs. It tells report how far it is, from
-// several goroutines; report may be nil. Where several processes build into
-// one folder, one does the work and the others wait for it. A build that is
-// cut off leaves nothing that passes for a program.
+// Build builds the parts, if their programs are not below dir yet, and returns
+// the paths of all programs. It tells report how far it is; report may be nil.
+// Where several processes build into one folder, one does the work and the
+// others wait for it. A build that is cut off leaves nothing that passes for a
+// program.
 func Build(ctx context.Context, dir string, report func(Progress)) (Programs, error) {
 	return build(ctx, dir, All(), report)
 }
 
 func build(ctx context.Context, dir string, all []Part, report func(Progress)) (Programs, error) {
+	final := filepath.Join(dir, folder(all))
 	programs := Programs{}
-	var missing []Part
 	for _, p := range all {
-		folder := filepath.Join(dir, p.folder())
 		for name := range p.Programs {
-			programs[name] = filepath.Join(folder, name)
-		}
-		if !exists(folder) {
-			missing = append(missing, p)
+			programs[name] = filepath.Join(final, name)
 		}
 	}
-	if len(missing) == 0 {
+	if exists(final) {
 		return programs, nil
 	}
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, err
 	}
-	unlock, err := lock(filepath.Join(dir, "lock"))
+	unlock, err := lock(ctx, filepath.Join(dir, "lock"))
 	if err != nil {
 		return nil, err
 	}
 	defer unlock()
-
+	if exists(final) {
+		return programs, nil // another process built it meanwhile
+	}
+	if err := sweep(dir); err != nil {
+		return nil, err
+	}
 	if report == nil {
 		report = func(Progress) {}
 	}
-	errs := make([]error, len(missing))
-	var wg sync.WaitGroup
-	for i, p := range missing {
-		wg.Go(func() {
-			if err := p.build(ctx, dir, report); err != nil {
-				errs[i] = fmt.Errorf("build %s %s: %w", p.Name, p.Version, err)
-			}
-		})
-	}
-	wg.Wait()
-	return programs, errors.Join(errs...)
-}
-
-// build builds the part's programs in a folder of another name, which becomes
-// the part's folder when all are there.
-func (p Part) build(ctx context.Context, dir string, report func(Progress)) error {
-	final := filepath.Join(dir, p.folder())
-	if exists(final) {
-		return nil // another process built it while this one waited for the lock
-	}
-	work, err := os.MkdirTemp(dir, p.Name+"-")
+	work, err := os.MkdirTemp(dir, workPrefix)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer os.RemoveAll(work)
 	src, bin := filepath.Join(work, "src"), filepath.Join(work, "bin")
-	if err := errors.Join(os.Mkdir(src, 0o755), os.Mkdir(bin, 0o755)); err != nil {
-		return err
+	if err := errors.Join(writeModule(src), os.Mkdir(bin, 0o755)); err != nil {
+		return nil, err
 	}
-	for _, file := range p.files() {
-		name := filepath.Base(file)
-		if ext, ok := strings.CutPrefix(name, p.Name+"."); ok {
-			name = "go." + ext
+	if err := compile(ctx, src, bin, all, report); err != nil {
+		return nil, fmt.Errorf("build the parts of a cluster: %w", err)
+	}
+	return programs, os.Rename(bin, final)
+}
+
+// writeModule writes the module that is built into src.
+func writeModule(src string) error {
+	for _, file := range sources {
+		path := filepath.Join(src, file)
+		if ext, ok := strings.CutPrefix(file, "parts."); ok {
+			path = filepath.Join(src, "go."+ext)
 		}
-		if err := os.WriteFile(filepath.Join(src, name), read(file), 0o644); err != nil {
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			return err
+		}
+		if err := os.WriteFile(path, read(file), 0o644); err != nil {
 			return err
 		}
 	}
-	if err := p.compile(ctx, src, bin, report); err != nil {
-		return err
+	return nil
+}
+
+// workPrefix begins the names of folders in which parts are being built.
+const workPrefix = "building-"
+
+// sweep removes the folders of builds whose processes were killed.
+func sweep(dir string) error {
+	left, err := filepath.Glob(filepath.Join(dir, workPrefix+"*"))
+	for _, work := range left {
+		err = errors.Join(err, os.RemoveAll(work))
 	}
-	return os.Rename(bin, final)
+	return err
 }
 
 func exists(path string) bool {
@@ -272,14 +288,25 @@ func exists(path string) bool {
 
 // lock waits until no other process holds the file and holds it until unlock.
 // The kernel lets go of it when the process ends, however that happens.
-func lock(path string) (unlock func(), err error) {
+func lock(ctx context.Context, path string) (unlock func(), err error) {
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o644)
 	if err != nil {
 		return nil, err
 	}
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX); err != nil {
-		f.Close()
-		return nil, fmt.Errorf("lock %s: %w", path, err)
+	for {
+		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		if err == nil {
+			return func() { f.Close() }, nil
+		}
+		if !errors.Is(err, unix.EWOULDBLOCK) {
+			f.Close()
+			return nil, fmt.Errorf("lock %s: %w", path, err)
+		}
+		select {
+		case <-ctx.Done():
+			f.Close()
+			return nil, fmt.Errorf("wait for another process that builds into %s: %w", filepath.Dir(path), context.Cause(ctx))
+		case <-time.After(50 * time.Millisecond):
+		}
 	}
-	return func() { f.Close() }, nil
 }

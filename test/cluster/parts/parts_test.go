@@ -6,6 +6,8 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"runtime/debug"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -22,13 +24,13 @@ func TestPinned(t *testing.T) {
 			continue
 		}
 		staging := "v0" + strings.TrimPrefix(p.Version, "v1")
-		replaced := regexp.MustCompile(`(?m)^\tk8s\.io/\S+ => k8s\.io/\S+ (\S+)$`).FindAllSubmatch(read("kubernetes.mod"), -1)
+		replaced := regexp.MustCompile(`(?m)^\tk8s\.io/\S+ => k8s\.io/\S+ (\S+)$`).FindAllSubmatch(read("parts.mod"), -1)
 		if len(replaced) < 20 {
-			t.Errorf("kubernetes.mod replaces %d staging modules", len(replaced))
+			t.Errorf("parts.mod replaces %d staging modules", len(replaced))
 		}
 		for _, m := range replaced {
 			if string(m[1]) != staging {
-				t.Errorf("kubernetes.mod: %s; want version %s beside %s", m[0], staging, p.Version)
+				t.Errorf("parts.mod: %s; want version %s beside %s", m[0], staging, p.Version)
 			}
 		}
 	}
@@ -47,13 +49,8 @@ func small(t *testing.T) Part {
 
 func TestBuild(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "cache")
-	var mu sync.Mutex
 	var reports []Progress
-	report := func(p Progress) {
-		mu.Lock()
-		defer mu.Unlock()
-		reports = append(reports, p)
-	}
+	report := func(p Progress) { reports = append(reports, p) }
 	programs, err := build(t.Context(), dir, []Part{small(t)}, report)
 	if err != nil {
 		t.Fatal(err)
@@ -62,12 +59,10 @@ func TestBuild(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, s := range info.Settings {
-		if s.Key == "CGO_ENABLED" && s.Value != "0" {
-			t.Error("a part is built with cgo")
-		}
+	if !slices.Contains(info.Settings, debug.BuildSetting{Key: "CGO_ENABLED", Value: "0"}) {
+		t.Errorf("a part is built with %v, want CGO_ENABLED=0", info.Settings)
 	}
-	if last := reports[len(reports)-1]; !last.Done || last.Part != "pause" || last.Total == 0 {
+	if last := reports[len(reports)-1]; !last.Done || last.Total == 0 {
 		t.Errorf("the last report is %+v", last)
 	}
 	if got := programs.PATH(); got != filepath.Dir(programs["pause"]) {
@@ -96,14 +91,17 @@ func TestBuildTogether(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	wantOnly(t, dir, "lock", small(t).folder())
+	wantOnly(t, dir, folder([]Part{small(t)}), "lock")
 }
 
 func TestBuildFails(t *testing.T) {
 	dir := t.TempDir()
+	if err := os.MkdirAll(filepath.Join(dir, workPrefix+"killed", "src"), 0o755); err != nil {
+		t.Fatal(err)
+	}
 	broken := small(t)
-	broken.Programs = map[string]string{"pause": "./nowhere"}
-	if _, err := build(t.Context(), dir, []Part{broken}, nil); err == nil || !strings.Contains(err.Error(), "build pause v1: ") || !strings.Contains(err.Error(), "nowhere") {
+	broken.Programs = map[string]string{"pause": "parts/nowhere"}
+	if _, err := build(t.Context(), dir, []Part{broken}, nil); err == nil || !strings.Contains(err.Error(), "build the parts of a cluster: ") || !strings.Contains(err.Error(), "nowhere") {
 		t.Errorf("a package that is not there: %v", err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())

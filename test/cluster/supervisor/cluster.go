@@ -39,8 +39,10 @@ type cluster struct {
 	client  kubernetes.Interface
 	started time.Time
 
-	mu    sync.Mutex // guards parts, and lets one change of them happen at a time
-	parts []*part
+	acts sync.Mutex // held by whoever changes what runs, so that one does at a time
+
+	mu    sync.Mutex // guards what follows
+	parts []*part    // the list itself does not change
 	ready bool
 }
 
@@ -55,12 +57,29 @@ func newCluster(spec *Spec) *cluster {
 
 // up starts everything and returns when pods can be created.
 func (c *cluster) up(ctx context.Context, say func(step string)) error {
-	if err := c.spec.writeFiles(); err != nil {
+	c.acts.Lock() // before there is a control socket
+	defer c.acts.Unlock()
+	if err := errors.Join(c.spec.writeFiles(), c.serve()); err != nil {
 		return err
 	}
-	if err := c.serve(); err != nil {
+	if err := c.startAll(ctx, say); err != nil {
 		return err
 	}
+	if c.spec.FakeNodes > 0 {
+		say(fmt.Sprintf("%d fake nodes", c.spec.FakeNodes))
+		if err := c.addFakeNodes(ctx, c.spec.Fake, c.spec.FakeNodes); err != nil {
+			return err
+		}
+	}
+	c.mu.Lock()
+	c.ready = true
+	c.mu.Unlock()
+	return nil
+}
+
+// startAll starts every part that should run and does not, lets the frozen go
+// on, and returns when pods can be created.
+func (c *cluster) startAll(ctx context.Context, say func(step string)) error {
 	steps := []struct {
 		part  string // which starts, unless it runs already
 		ready func(context.Context) error
@@ -78,7 +97,7 @@ func (c *cluster) up(ctx context.Context, say func(step string)) error {
 	for _, s := range steps {
 		say(s.part)
 		p := c.part(s.part)
-		if err := c.start(p); err != nil {
+		if err := c.wake(p); err != nil {
 			return &partError{p.name, err}
 		}
 		if s.ready == nil {
@@ -92,15 +111,9 @@ func (c *cluster) up(ctx context.Context, say func(step string)) error {
 			return err
 		}
 	}
-	if c.spec.FakeNodes > 0 {
-		say(fmt.Sprintf("%d fake nodes", c.spec.FakeNodes))
-		if err := c.addFakeNodes(ctx, c.spec.Fake, c.spec.FakeNodes); err != nil {
-			return err
-		}
+	if p := c.part(FakeKubelet); c.wasStarted(p) {
+		return c.wake(p)
 	}
-	c.mu.Lock()
-	c.ready = true
-	c.mu.Unlock()
 	return nil
 }
 
@@ -182,7 +195,7 @@ func (c *cluster) imagesReady(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := image.Write(file, PauseImage, img); err != nil {
+	if err := image.Write(file, pauseImage, img); err != nil {
 		return err
 	}
 	argv := []string{"ctr", "--address", c.spec.path("containerd.sock"), "--namespace", "k8s.io", "images", "import", file}
@@ -190,7 +203,11 @@ func (c *cluster) imagesReady(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	<-load.ended
+	select {
+	case <-load.ended:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 	if load.status != 0 {
 		return fmt.Errorf("load the pause image: %s", load.how())
 	}
@@ -241,18 +258,21 @@ func (c *cluster) accountReady(ctx context.Context) error {
 	return err
 }
 
-// addFakeNodes makes n nodes and starts the fake kubelet if it is not running.
+// addFakeNodes makes n nodes and starts the fake kubelet if it never was.
 func (c *cluster) addFakeNodes(ctx context.Context, t fakekubelet.NodeTemplate, n int) error {
-	p := c.part(FakeKubelet)
-	c.mu.Lock()
-	running := p.proc != nil
-	c.mu.Unlock()
-	if !running {
+	if p := c.part(FakeKubelet); !c.wasStarted(p) {
 		if err := c.start(p); err != nil {
 			return &partError{FakeKubelet, err}
 		}
 	}
 	return fakekubelet.CreateNodes(ctx, c.client, t, 0, n)
+}
+
+// wasStarted says whether the part has ever run.
+func (c *cluster) wasStarted(p *part) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return p.proc != nil
 }
 
 // part returns the part of that name, or nil.
@@ -294,6 +314,14 @@ func (c *cluster) start(p *part) error {
 	}
 	p.proc, p.stopped = proc, false
 	return nil
+}
+
+// wake starts a part that is not running, or lets a frozen one go on.
+func (c *cluster) wake(p *part) error {
+	if err := c.start(p); err != nil {
+		return err
+	}
+	return c.signal(p, syscall.SIGCONT)
 }
 
 // stopLimit is how long a part may take to end by SIGTERM.
@@ -349,16 +377,4 @@ func (c *cluster) signal(p *part, sig syscall.Signal) error {
 		return errors.New("not running")
 	}
 	return c.procs.signal(p.proc, sig)
-}
-
-// startAll starts every part that should run and does not.
-func (c *cluster) startAll() error {
-	var errs []error
-	for _, p := range c.parts {
-		if p.name == FakeKubelet && p.proc == nil {
-			continue
-		}
-		errs = append(errs, c.start(p), c.act(p, "thaw"))
-	}
-	return errors.Join(errs...)
 }

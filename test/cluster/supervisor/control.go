@@ -17,7 +17,8 @@ import (
 //
 //	GET  /status                 Status
 //	POST /parts/{part}/{verb}    start, stop, kill, restart, freeze, thaw
-//	POST /start                  starts all that is not running, thaws the frozen
+//	POST /start                  starts all that is not running, thaws the frozen,
+//	                             answers when pods can be created
 //	POST /nodes                  NodesRequest
 //	     /faults/...             faultproxy's Control
 //	GET  /fake/...               fakekubelet's Handler
@@ -76,15 +77,23 @@ func (c *cluster) serveControl() error {
 			http.Error(w, "no part is named "+r.PathValue("part"), http.StatusNotFound)
 			return
 		}
+		c.acts.Lock()
+		defer c.acts.Unlock()
 		answer(w, c.act(p, r.PathValue("verb")))
 	})
-	mux.HandleFunc("POST /start", func(w http.ResponseWriter, r *http.Request) { answer(w, c.startAll()) })
+	mux.HandleFunc("POST /start", func(w http.ResponseWriter, r *http.Request) {
+		c.acts.Lock()
+		defer c.acts.Unlock()
+		answer(w, c.startAll(r.Context(), func(string) {}))
+	})
 	mux.HandleFunc("POST /nodes", func(w http.ResponseWriter, r *http.Request) {
 		var req NodesRequest
 		if err := json.NewDecoder(r.Body).Decode(&req); err != nil {
 			http.Error(w, err.Error(), http.StatusBadRequest)
 			return
 		}
+		c.acts.Lock()
+		defer c.acts.Unlock()
 		answer(w, c.addFakeNodes(r.Context(), req.Template, req.Count))
 	})
 	mux.Handle("/faults/", http.StripPrefix("/faults", c.proxy.Control()))

@@ -2,6 +2,7 @@ package supervisor
 
 import (
 	"context"
+	"errors"
 	"io"
 	"net"
 	"sync"
@@ -15,8 +16,12 @@ func forward(ln net.Listener, addr string) {
 	dialer := net.Dialer{Timeout: 10 * time.Second}
 	for {
 		conn, err := ln.Accept()
-		if err != nil {
-			return // the listener is closed
+		if errors.Is(err, net.ErrClosed) {
+			return
+		}
+		if err != nil { // such as too many open files
+			time.Sleep(10 * time.Millisecond)
+			continue
 		}
 		go func() {
 			defer conn.Close()

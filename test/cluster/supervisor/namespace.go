@@ -22,9 +22,16 @@ var ownDirs = []string{
 	"/var/log/pods",
 }
 
-// OwnDirs returns the folders that must exist on the machine for a cluster to
-// lay folders of its own over them.
-func OwnDirs() []string { return ownDirs }
+// tunables are what the kubelet sets for the whole machine, whatever namespace
+// it is in. A cluster's kubelet finds files that say so already.
+var tunables = map[string]string{
+	"kernel/keys/root_maxbytes": "25000000",
+	"kernel/keys/root_maxkeys":  "1000000",
+	"kernel/panic":              "10",
+	"kernel/panic_on_oops":      "1",
+	"vm/overcommit_memory":      "1",
+	"vm/panic_on_oom":           "0",
+}
 
 // enterNamespaces sets up mounts, host name and links.
 func enterNamespaces(spec *Spec) error {
@@ -38,30 +45,101 @@ func enterNamespaces(spec *Spec) error {
 }
 
 func mountAll(spec *Spec) error {
-	// What is mounted from here on is seen nowhere else, but by the pods that
-	// ask for it (mountPropagation).
-	for _, flags := range []uintptr{unix.MS_REC | unix.MS_PRIVATE, unix.MS_REC | unix.MS_SHARED} {
-		if err := unix.Mount("", "/", "", flags, ""); err != nil {
-			return fmt.Errorf("mount --make-rprivate, --make-rshared /: %w", err)
-		}
-	}
-	if err := unix.Mount("proc", "/proc", "proc", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, ""); err != nil {
-		return fmt.Errorf("mount /proc: %w", err)
+	if err := ownMounts(); err != nil {
+		return err
 	}
 	// containerd keeps the sockets of its shims in /run, runc its state.
-	if err := unix.Mount("tmpfs", "/run", "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "mode=755"); err != nil {
-		return fmt.Errorf("mount /run: %w", err)
+	if err := mount("tmpfs", "/run", "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "mode=755"); err != nil {
+		return err
+	}
+	for file, value := range tunables {
+		if err := cover(filepath.Join("/proc/sys", file), spec.path("sys", file), value+"\n"); err != nil {
+			return err
+		}
+	}
+	for _, dir := range ownDirs {
+		if _, err := os.Stat(dir); err == nil {
+			continue
+		}
+		if err := graft(filepath.Dir(dir)); err != nil {
+			return err
+		}
 	}
 	for _, dir := range ownDirs {
 		own := spec.path("root", dir)
-		if err := os.MkdirAll(own, 0o755); err != nil {
+		if err := errors.Join(os.MkdirAll(own, 0o755), os.MkdirAll(dir, 0o755), mount(own, dir, "", unix.MS_BIND, "")); err != nil {
 			return err
 		}
-		if err := unix.Mount(own, dir, "", unix.MS_BIND, ""); err != nil {
-			return fmt.Errorf("mount %s: %w", dir, err)
+	}
+	// by pods that ask for it (mountPropagation); not before, as what is
+	// grafted would cover what it is grafted from
+	return mount("", "/", "", unix.MS_REC|unix.MS_SHARED, "")
+}
+
+// ownMounts lets what is mounted from here on be seen nowhere else, and shows
+// the processes of the PID namespace.
+func ownMounts() error {
+	return errors.Join(
+		mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""),
+		mount("proc", "/proc", "proc", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, ""))
+}
+
+func mount(source, target, kind string, flags uintptr, data string) error {
+	if err := unix.Mount(source, target, kind, flags, data); err != nil {
+		return fmt.Errorf("mount %s: %w", target, err)
+	}
+	return nil
+}
+
+// cover lays a file of the content over target, which is left alone where
+// there is none.
+func cover(target, file, content string) error {
+	if _, err := os.Stat(target); errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	return errors.Join(
+		os.MkdirAll(filepath.Dir(file), 0o755),
+		os.WriteFile(file, []byte(content), 0o644),
+		mount(file, target, "", unix.MS_BIND, ""))
+}
+
+// graft makes dir a folder of the cluster's own that holds all that it held,
+// so that folders can be added which the machine does not get.
+func graft(dir string) error {
+	if _, err := os.Stat(filepath.Join("/run/grafted", dir)); err == nil {
+		return nil
+	}
+	old := filepath.Join("/run/grafted", dir)
+	err := errors.Join(
+		os.MkdirAll(old, 0o755),
+		mount(dir, old, "", unix.MS_BIND|unix.MS_REC, ""),
+		mount("tmpfs", dir, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "mode=755"))
+	if err != nil {
+		return err
+	}
+	entries, err := os.ReadDir(old)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if err := regrow(filepath.Join(old, e.Name()), filepath.Join(dir, e.Name()), e.Type()); err != nil {
+			return err
 		}
 	}
 	return nil
+}
+
+// regrow shows old at path too.
+func regrow(old, path string, kind os.FileMode) error {
+	switch {
+	case kind.IsDir():
+		return errors.Join(os.Mkdir(path, 0o755), mount(old, path, "", unix.MS_BIND|unix.MS_REC, ""))
+	case kind&os.ModeSymlink != 0:
+		target, err := os.Readlink(old)
+		return errors.Join(err, os.Symlink(target, path))
+	default:
+		return errors.Join(os.WriteFile(path, nil, 0o644), mount(old, path, "", unix.MS_BIND, ""))
+	}
 }
 
 // linkAll brings the loopback up and gives the node its addresses. They are on
@@ -81,10 +159,35 @@ func linkAll() error {
 			return fmt.Errorf("give %s to node0: %w", ip, err)
 		}
 	}
-	return errors.Join(netlink.LinkSetUp(lo), netlink.LinkSetUp(bridge), forwardPackets())
+	return errors.Join(netlink.LinkSetUp(lo), netlink.LinkSetUp(bridge),
+		// between the pods' bridge and the node's
+		os.WriteFile("/proc/sys/net/ipv4/ip_forward", []byte("1"), 0o644))
 }
 
-// forwardPackets lets packets pass between the pods' bridge and the node's.
-func forwardPackets() error {
-	return os.WriteFile(filepath.Join("/proc/sys/net/ipv4", "ip_forward"), []byte("1"), 0o644)
+// probe tries in namespaces of its own what a cluster will do in its, and
+// returns what the kernel does not let it.
+func probe() []string {
+	var lacks []string
+	try := func(what string, err error) {
+		if err != nil {
+			lacks = append(lacks, fmt.Sprintf("%s: %v", what, err))
+		}
+	}
+	if err := ownMounts(); err != nil {
+		return []string{err.Error()}
+	}
+	try("links of kind bridge", netlink.LinkAdd(&netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: "bridge0"}}))
+	try("links of kind veth", netlink.LinkAdd(&netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: "veth0"}, PeerName: "veth1"}))
+	if err := mount("tmpfs", "/run", "tmpfs", 0, ""); err != nil {
+		return append(lacks, err.Error())
+	}
+	var layers []string
+	for _, name := range []string{"lower", "upper", "work", "merged"} {
+		dir := filepath.Join("/run", name)
+		try("a folder in a tmpfs", os.Mkdir(dir, 0o755))
+		layers = append(layers, dir)
+	}
+	try("the file system overlay", mount("overlay", layers[3], "overlay", 0,
+		fmt.Sprintf("lowerdir=%s,upperdir=%s,workdir=%s", layers[0], layers[1], layers[2])))
+	return lacks
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"runtime"
 	"slices"
 
 	"sigs.k8s.io/yaml"
@@ -156,15 +157,19 @@ state = %q
       BinaryName = %q
       SystemdCgroup = false
 
+[plugins.'io.containerd.internal.v1.opt']
+  path = %q
+
 [plugins.'io.containerd.transfer.v1.local']
   [[plugins.'io.containerd.transfer.v1.local'.unpack_config]]
-    platform = "linux/amd64"
+    platform = "linux/%s"
     snapshotter = %q
-`, s.path("containerd"), "/run/containerd-state", s.path("containerd.sock"), snapshotter, PauseImage, s.CNI, s.path("cni"), s.Runc, snapshotter)
+`, s.path("containerd"), "/run/containerd-state", s.path("containerd.sock"), snapshotter, pauseImage, s.CNI, s.path("cni"), s.Runc,
+		s.path("opt"), runtime.GOARCH, snapshotter)
 }
 
-// PauseImage holds the network of a pod.
-const PauseImage = "localhost/pause:1"
+// pauseImage holds the network of a pod.
+const pauseImage = "localhost/pause:1"
 
 func (s *Spec) cniConfig() any {
 	return map[string]any{
@@ -262,7 +267,7 @@ func (s *Spec) parts() []*part {
 			"--service-account-private-key-file=" + s.path("pki", "service-accounts.key"),
 			"--root-ca-file=" + s.path("pki", "ca.crt"),
 			"--cluster-signing-cert-file=" + s.path("pki", "ca.crt"), "--cluster-signing-key-file=" + s.path("pki", "ca.key"),
-			"--cert-dir=" + s.path("pki"),
+			"--cert-dir=" + s.path("pki"), "--flex-volume-plugin-dir=" + s.path("volume-plugins"),
 			"--use-service-account-credentials=true",
 			"--kube-api-qps=1000", "--kube-api-burst=2000",
 		}},
@@ -281,7 +286,7 @@ func (s *Spec) parts() []*part {
 			p.path = s.Programs[p.name]
 		}
 		p.argv = slices.Concat(p.argv, s.Args[p.name])
-		p.env = append(p.env, "PATH="+s.Path, "HOME="+s.Dir, "TMPDIR="+s.path("tmp"))
+		p.env = append(p.env, "PATH="+s.PATH(), "HOME="+s.Dir, "TMPDIR="+s.path("tmp"))
 	}
 	return ps
 }

@@ -16,7 +16,9 @@
 // Because everything is below this one process, its end is the end of all: the
 // kernel ends every process of the PID namespace with it, and the mounts and
 // links go with their namespaces. Only the cgroups and the state folder are
-// left for package cluster to remove.
+// left for package cluster to remove. The machine's file system is as it was:
+// where a part wants a folder whose path is fixed, or sets what holds for the
+// whole machine, it finds the cluster's own there.
 package supervisor
 
 import (
@@ -31,12 +33,14 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"sync"
 	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/kfs-project/kfs/test/cluster/fakekubelet"
+	"github.com/kfs-project/kfs/test/cluster/parts"
 )
 
 // A Spec is what a supervisor is told, in the file spec.json of the cluster's
@@ -44,8 +48,8 @@ import (
 type Spec struct {
 	Name     string              // of the cluster
 	Dir      string              // its state folder, absolute
-	Programs map[string]string   // paths of the parts' programs
-	Path     string              // PATH of the parts
+	Programs parts.Programs      // the parts'
+	Bound    bool                // the cluster ends with the process that starts it
 	CNI      string              // folder of the CNI plugins
 	Runc     string              // path of runc
 	Native   bool                // copy images' files instead of laying them over each other
@@ -55,7 +59,7 @@ type Spec struct {
 	Fake       fakekubelet.NodeTemplate
 	FakeEvents bool // the fake kubelet writes Pulled, Created and Started too
 
-	Ports     Ports
+	Ports     Ports  // set by Start
 	Token     string // of the user admin, group system:masters
 	Access    Login  // to the object store
 	PullLogin Login  // to the private registry
@@ -99,9 +103,15 @@ func CgroupName(dir string) string {
 // ControlSocket is the path of the control socket of the cluster in dir.
 func ControlSocket(dir string) string { return filepath.Join(dir, "control.sock") }
 
-// listeners are what Start hands over, in this order, from descriptor 4 on.
-// Descriptor 3 is where the supervisor tells how far it is.
-func (s *Spec) listeners() []*int {
+// What Start hands over begins at these descriptors.
+const (
+	reportFD    = 3 // where the supervisor tells how far it is
+	leashFD     = 4 // by which the supervisor is held; see Leash
+	listenersFD = 5 // one for each of Spec.ports
+)
+
+// ports are the ports that are listened on, in the order of the descriptors.
+func (s *Spec) ports() []*int {
 	p := &s.Ports
 	return []*int{&p.API, &p.Faults, &p.S3, &p.Registry, &p.PrivateRegistry}
 }
@@ -118,11 +128,15 @@ type Report struct {
 const (
 	supervisorName  = "kfs-cluster-supervisor"
 	fakeKubeletName = "kfs-cluster-fake-kubelet"
+	probeName       = "kfs-cluster-probe"
 )
 
-// Reexec becomes the supervisor of a cluster, or its fake kubelet, if this
-// process was started as one, and never returns then. A program that calls
-// [Start], a test too, calls it first in main or TestMain.
+// namespaces are those that a cluster has of its own.
+const namespaces = unix.CLONE_NEWPID | unix.CLONE_NEWNS | unix.CLONE_NEWNET | unix.CLONE_NEWUTS | unix.CLONE_NEWIPC
+
+// Reexec becomes the supervisor of a cluster, its fake kubelet, or [Probe]'s
+// probe if this process was started as one, and never returns then. A program
+// that calls [Start] or Probe, a test too, calls it first in main or TestMain.
 func Reexec() {
 	var run func(context.Context, *Spec) error
 	switch filepath.Base(os.Args[0]) {
@@ -130,6 +144,9 @@ func Reexec() {
 		run = supervise
 	case fakeKubeletName:
 		run = runFakeKubelet
+	case probeName:
+		json.NewEncoder(os.Stdout).Encode(probe())
+		os.Exit(0)
 	default:
 		return
 	}
@@ -147,6 +164,23 @@ func Reexec() {
 	os.Exit(0)
 }
 
+// Probe tries in new namespaces what a cluster wants of the kernel, and returns
+// what it lacks, by name.
+func Probe(ctx context.Context) ([]string, error) {
+	cmd := exec.CommandContext(ctx, "/proc/self/exe")
+	cmd.Args = []string{probeName}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: namespaces}
+	out, err := cmd.Output()
+	if err != nil {
+		return nil, fmt.Errorf("namespaces of kind PID, mount, network, UTS and IPC: %w", err)
+	}
+	var lacks []string
+	if err := json.Unmarshal(out, &lacks); err != nil {
+		return nil, fmt.Errorf("probe the kernel: %w: %q", err, out)
+	}
+	return lacks, nil
+}
+
 func readSpec(file string) (*Spec, error) {
 	data, err := os.ReadFile(file)
 	if err != nil {
@@ -159,11 +193,34 @@ func readSpec(file string) (*Spec, error) {
 	return spec, nil
 }
 
+// A Leash is what holds a supervisor that has been started.
+type Leash struct {
+	PID     int
+	Reports <-chan Report // closed when the supervisor is ready, or has ended
+
+	hold *os.File // closed, it ends a supervisor that waits or is bound
+}
+
+// leashes are held until their supervisors end, though nobody refers to them:
+// the collector would close them.
+var leashes sync.Map // of *Leash
+
+// Go lets the supervisor begin. One that is not bound is then held no longer.
+func (l *Leash) Go(bound bool) error {
+	if _, err := l.hold.Write([]byte{1}); err != nil {
+		return fmt.Errorf("let the supervisor begin: %w", err)
+	}
+	if bound {
+		return nil
+	}
+	return l.hold.Close()
+}
+
 // Start starts the supervisor of the cluster that spec describes, in the
-// background, and sets spec's ports. What the supervisor reports comes from
-// reports; it is closed when the supervisor is ready or ends. The state folder
-// must exist.
-func Start(spec *Spec) (pid int, reports <-chan Report, err error) {
+// background, and sets spec's ports. The supervisor waits for Leash.Go, and ends
+// if this process does before; one that is bound ends whenever this process
+// does. The state folder must exist.
+func Start(spec *Spec) (*Leash, error) {
 	var files []*os.File
 	defer func() {
 		for _, f := range files {
@@ -172,69 +229,115 @@ func Start(spec *Spec) (pid int, reports <-chan Report, err error) {
 	}()
 	tell, told, err := os.Pipe()
 	if err != nil {
-		return 0, nil, err
+		return nil, err
 	}
 	files = append(files, told)
-	for _, port := range spec.listeners() {
-		ln, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			return 0, nil, err
-		}
-		*port = ln.Addr().(*net.TCPAddr).Port
-		f, err := ln.(*net.TCPListener).File()
-		ln.Close()
-		if err != nil {
-			return 0, nil, err
-		}
-		files = append(files, f)
-	}
-	log, err := os.OpenFile(LogFile(spec.Dir, "supervisor"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
+	held, hold, err := os.Pipe()
 	if err != nil {
-		return 0, nil, err
+		tell.Close()
+		return nil, err
 	}
-	defer log.Close()
-	file := spec.path("spec.json")
-	data, err := json.MarshalIndent(spec, "", "\t")
+	files = append(files, held)
+	leash := &Leash{hold: hold}
+	cmd, err := command(spec, &files)
+	if err == nil {
+		err = cmd.Start()
+	}
 	if err != nil {
-		return 0, nil, err
+		tell.Close()
+		hold.Close()
+		return nil, fmt.Errorf("start the supervisor in namespaces of its own: %w", err)
 	}
-	if err := os.WriteFile(file, data, 0o600); err != nil {
-		return 0, nil, err
-	}
-	cmd := exec.Command("/proc/self/exe")
-	cmd.Args = []string{supervisorName, file}
-	cmd.Dir = spec.Dir
-	cmd.Env = []string{"PATH=" + spec.Path, "HOME=" + spec.Dir}
-	cmd.Stdout, cmd.Stderr, cmd.ExtraFiles = log, log, files
-	cmd.SysProcAttr = &syscall.SysProcAttr{
-		Setsid:     true, // Ctrl-C in the terminal is not for it
-		Cloneflags: unix.CLONE_NEWPID | unix.CLONE_NEWNS | unix.CLONE_NEWNET | unix.CLONE_NEWUTS | unix.CLONE_NEWIPC,
-	}
-	if err := cmd.Start(); err != nil {
-		return 0, nil, fmt.Errorf("start the supervisor in namespaces of its own: %w", err)
-	}
-	go cmd.Wait() // so that it leaves no zombie while this process lives
-	out := make(chan Report)
+	leash.PID = cmd.Process.Pid
+	leashes.Store(leash, true)
 	go func() {
-		defer close(out)
+		cmd.Wait() // so that it leaves no zombie while this process lives
+		leashes.Delete(leash)
+		hold.Close()
+	}()
+	reports := make(chan Report)
+	leash.Reports = reports
+	go func() {
+		defer close(reports)
 		defer tell.Close()
 		for d := json.NewDecoder(tell); ; {
 			var r Report
 			if d.Decode(&r) != nil {
 				return
 			}
-			out <- r
+			reports <- r
 		}
 	}()
-	return cmd.Process.Pid, out, nil
+	return leash, nil
+}
+
+// command returns the supervisor's command, whose listeners it adds to files.
+func command(spec *Spec, files *[]*os.File) (*exec.Cmd, error) {
+	for _, port := range spec.ports() {
+		ln, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			return nil, err
+		}
+		*port = ln.Addr().(*net.TCPAddr).Port
+		f, err := ln.(*net.TCPListener).File()
+		ln.Close()
+		if err != nil {
+			return nil, err
+		}
+		*files = append(*files, f)
+	}
+	inherited := *files
+	log, err := os.OpenFile(LogFile(spec.Dir, "supervisor"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
+	if err != nil {
+		return nil, err
+	}
+	*files = append(*files, log) // to be closed here too
+	data, err := json.MarshalIndent(spec, "", "\t")
+	if err != nil {
+		return nil, err
+	}
+	file := spec.path("spec.json")
+	if err := os.WriteFile(file, data, 0o600); err != nil {
+		return nil, err
+	}
+	cmd := exec.Command("/proc/self/exe")
+	cmd.Args = []string{supervisorName, file}
+	cmd.Dir = spec.Dir
+	cmd.Env = []string{"PATH=" + spec.PATH(), "HOME=" + spec.Dir}
+	cmd.Stdout, cmd.Stderr, cmd.ExtraFiles = log, log, inherited
+	cmd.SysProcAttr = &syscall.SysProcAttr{
+		Setsid:     true, // Ctrl-C in the terminal is not for it
+		Cloneflags: namespaces,
+	}
+	return cmd, nil
+}
+
+// PATH is where the parts find programs: their own, and the machine's.
+func (s *Spec) PATH() string {
+	return s.Programs.PATH() + ":/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 }
 
 // LogFile is the path of a part's log in the state folder dir.
 func LogFile(dir, part string) string { return filepath.Join(dir, "logs", part+".log") }
 
-// supervise runs the cluster until ctx ends.
+// supervise runs the cluster until ctx ends, or the leash does.
 func supervise(ctx context.Context, spec *Spec) error {
-	tell := os.NewFile(3, "reports")
+	for fd := reportFD; fd < listenersFD+len(spec.ports()); fd++ {
+		unix.CloseOnExec(fd) // they are not for the parts
+	}
+	leash := os.NewFile(leashFD, "leash")
+	if n, _ := leash.Read(make([]byte, 1)); n == 0 {
+		return errors.New("the process that started this one has ended")
+	}
+	if spec.Bound {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithCancel(ctx)
+		go func() {
+			leash.Read(make([]byte, 1)) // returns when that process has ended
+			cancel()
+		}()
+	}
+	tell := os.NewFile(reportFD, "reports")
 	defer tell.Close()
 	report := json.NewEncoder(tell)
 	if err := enterNamespaces(spec); err != nil {
@@ -257,9 +360,9 @@ func supervise(ctx context.Context, spec *Spec) error {
 	return nil
 }
 
-// inherited returns the listener that Start made as the i-th.
+// inherited returns the listener of the i-th of Spec.ports.
 func inherited(i int) (net.Listener, error) {
-	f := os.NewFile(uintptr(4+i), "listener")
+	f := os.NewFile(uintptr(listenersFD+i), "listener")
 	defer f.Close()
 	return net.FileListener(f)
 }

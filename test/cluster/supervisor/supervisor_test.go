@@ -128,7 +128,7 @@ func TestForward(t *testing.T) {
 // TestWriteFiles wants every file of a cluster below its folder, and secrets
 // for nobody else to read.
 func TestWriteFiles(t *testing.T) {
-	s := &Spec{Name: "test", Dir: t.TempDir(), Token: "s3cret", Programs: map[string]string{}, Ports: Ports{API: 1234, Faults: 1235}}
+	s := &Spec{Name: "test", Dir: t.TempDir(), Token: "s3cret", Ports: Ports{API: 1234, Faults: 1235}}
 	if err := s.writeFiles(); err != nil {
 		t.Fatal(err)
 	}

@@ -1,3 +1,0 @@
-module parts
-
-go 1.26.0
