@@ -1,7 +1,8 @@
 //go:build e2e
 
 // Package e2e tests the clusters themselves, on one that "cluster run" brought
-// up and on others that the tests bring up beside it.
+// up and on others that the tests bring up beside it. Tests that break the
+// first, or count what the machine has, are not parallel.
 package e2e
 
 import (

@@ -46,6 +46,7 @@ func fakePod(name, prefix, behavior string) *corev1.Pod {
 
 // TestFakePods runs a pod of each behaviour and looks at its end.
 func TestFakePods(t *testing.T) {
+	t.Parallel()
 	ctx, client := t.Context(), clientOf(t, up.Kubeconfig())
 	ns := namespace(ctx, t, client)
 	fakeNodes(ctx, t, client, fakekubelet.NodeTemplate{Prefix: "plain", Labels: map[string]string{"nodes": "plain"}}, 2)
@@ -140,6 +141,7 @@ func TestStarts(t *testing.T) {
 
 // TestFakeResources schedules pods by what fake nodes have: devices and taints.
 func TestFakeResources(t *testing.T) {
+	t.Parallel()
 	ctx, client := t.Context(), clientOf(t, up.Kubeconfig())
 	ns := namespace(ctx, t, client)
 	taint := corev1.Taint{Key: "nvidia.com/gpu", Value: "present", Effect: corev1.TaintEffectNoSchedule}

@@ -6,6 +6,7 @@ import (
 	"bufio"
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -28,12 +29,16 @@ import (
 // This file tests that clusters come and go without a trace, and live side by
 // side.
 
-// TestUpDown brings a cluster up and down ten times and compares what the
+// ups is how often in a row TestUpDown brings a cluster up and down: few enough
+// for every day, and ten to be sure.
+var ups = flag.Int("ups", 4, "how often TestUpDown brings a cluster up and down")
+
+// TestUpDown brings a cluster up and down several times and compares what the
 // machine has before and after.
 func TestUpDown(t *testing.T) {
 	dir := t.TempDir()
 	before := look(t)
-	for range 10 {
+	for range *ups {
 		started := time.Now()
 		c, err := cluster.Up(t.Context(), cluster.Config{Name: "again", Dir: dir, Bound: true})
 		if err != nil {

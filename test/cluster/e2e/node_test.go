@@ -24,6 +24,7 @@ import (
 // TestJob runs a Job whose pod asks the API server who it is, at the address
 // and with the token that every pod gets, and reads its log back.
 func TestJob(t *testing.T) {
+	t.Parallel()
 	ctx, client := t.Context(), clientOf(t, up.Kubeconfig())
 	ns := namespace(ctx, t, client)
 	job := &batchv1.Job{
@@ -71,6 +72,7 @@ func TestJob(t *testing.T) {
 // TestVersions asks the servers, and the programs, for the versions that they
 // were stamped with.
 func TestVersions(t *testing.T) {
+	t.Parallel()
 	ctx, client := t.Context(), clientOf(t, up.Kubeconfig())
 	want := map[string]string{}
 	for _, p := range parts.All() {
@@ -110,6 +112,7 @@ func TestVersions(t *testing.T) {
 // TestExec runs a command in a pod by kubectl, through the forwarder and
 // through the fault proxy: both must pass connections that change protocol.
 func TestExec(t *testing.T) {
+	t.Parallel()
 	ctx, client := t.Context(), clientOf(t, up.Kubeconfig())
 	ns := namespace(ctx, t, client)
 	create(ctx, t, client, ns, pod("sleeper", "sleep", "1h"))
@@ -126,6 +129,7 @@ func TestExec(t *testing.T) {
 // TestRegistries pulls an image from the registry that everybody may use and
 // from the one that wants a login, without and with the secret of it.
 func TestRegistries(t *testing.T) {
+	t.Parallel()
 	ctx, client := t.Context(), clientOf(t, up.Kubeconfig())
 	ns := namespace(ctx, t, client)
 	img, err := image.Build(ctx, image.Config{Programs: []string{"./probe"}, Env: []string{"FROM=registry"}})

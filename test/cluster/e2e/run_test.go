@@ -31,8 +31,9 @@ func TestRun(t *testing.T) {
 		{"interrupted", `trap 'exit 4' INT; echo running; while :; do sleep 0.1; done`, syscall.SIGINT, 4},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
 			dir := t.TempDir()
-			cmd := exec.Command(program, "run", "--name", "run", "--dir", dir, "--", "sh", "-c", tt.script)
+			cmd := exec.Command(program, "run", "--name", tt.name, "--dir", dir, "--", "sh", "-c", tt.script)
 			out := &watched{want: "running\n", seen: make(chan struct{})}
 			cmd.Stdout, cmd.Stderr = out, out
 			cmd.WaitDelay = 10 * time.Second // should what it started outlive it

@@ -16,6 +16,7 @@ import (
 // TestObjectStore puts an object from this machine, reads it back, and reaches
 // the same store from a pod, which without keys is refused.
 func TestObjectStore(t *testing.T) {
+	t.Parallel()
 	ctx, client := t.Context(), clientOf(t, up.Kubeconfig())
 	store, err := minio.New(strings.TrimPrefix(up.S3(), "http://"), &minio.Options{
 		Creds: credentials.NewStaticV4(up.Spec.Access.User, up.Spec.Access.Password, ""),

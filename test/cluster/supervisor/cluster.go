@@ -321,7 +321,8 @@ func (c *cluster) wake(p *part) error {
 	if err := c.start(p); err != nil {
 		return err
 	}
-	return c.signal(p, syscall.SIGCONT)
+	c.signal(p, syscall.SIGCONT) // to one that has ended by now, as lost will tell
+	return nil
 }
 
 // stopLimit is how long a part may take to end by SIGTERM.
