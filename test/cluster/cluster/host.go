@@ -73,7 +73,7 @@ func lookAround(ctx context.Context, dir string) (*host, error) {
 		if err != nil {
 			probed = []string{err.Error()}
 		}
-		for _, what := range probed {
+		for _, what := range append(probed, readOnly("/sys/fs/cgroup")...) {
 			lacks = append(lacks, lack{what: what})
 		}
 	}
@@ -119,6 +119,13 @@ func lacksControllers(dir string) []string {
 			out = append(out, fmt.Sprintf("the cgroup controller %s, mounted at or below %s", name, dir))
 		}
 	}
+	return out
+}
+
+// readOnly returns the cgroup hierarchies at or below dir that cannot be
+// written to, as in a container without privileges.
+func readOnly(dir string) []string {
+	var out []string
 	for _, root := range cgroupRoots(dir) {
 		if unix.Access(root, unix.W_OK) != nil {
 			out = append(out, "leave to write to "+root)

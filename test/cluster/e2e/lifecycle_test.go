@@ -63,6 +63,7 @@ func TestKilled(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() { c.Down(context.WithoutCancel(ctx)) })
 	runtime.GC() // which must not let go of what binds the cluster to this process
 	if err := loadProbe(ctx, c); err != nil {
 		t.Fatal(err)
