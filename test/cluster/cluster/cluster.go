@@ -448,7 +448,8 @@ func remove(state string) error {
 func lock(ctx context.Context, state string, create bool) (unlock func(), err error) {
 	for {
 		if create {
-			if err := os.MkdirAll(state, 0o700); err != nil {
+			// that it exists is an error too, if it is gone a moment later
+			if err := os.MkdirAll(state, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
 				return nil, err
 			}
 		}
