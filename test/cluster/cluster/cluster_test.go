@@ -70,6 +70,20 @@ func TestFindCNI(t *testing.T) {
 	}
 }
 
+// TestExisting wants the folder in which one that is not there will be made.
+func TestExisting(t *testing.T) {
+	dir := t.TempDir()
+	for path, want := range map[string]string{
+		dir:                                    dir,
+		filepath.Join(dir, "not", "there yet"): dir,
+		"/no-such-folder/at/all":               "/",
+	} {
+		if got := existing(path); got != want {
+			t.Errorf("existing(%q) = %q, want %q", path, got, want)
+		}
+	}
+}
+
 // TestCgroups makes and removes cgroups in folders that look like those of
 // both versions.
 func TestCgroups(t *testing.T) {

@@ -65,5 +65,5 @@ func FillQuota(ctx context.Context, client kubernetes.Interface, namespace strin
 			return nil
 		}
 	}
-	return fmt.Errorf("the quota of namespace %s was not counted: %w", namespace, context.Cause(ctx))
+	return fmt.Errorf("the quota %s of namespace %s was not counted when its watch ended", QuotaName, namespace)
 }

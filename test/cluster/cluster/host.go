@@ -176,12 +176,20 @@ func cgroupRoots(dir string) []string {
 }
 
 // canOverlay says whether images' layers can be laid over each other on the
-// file system of dir. They cannot on what is an overlay itself, as the inside
-// of a container mostly is.
+// file system of dir, or of where it will be made. They cannot on what is an
+// overlay itself, as the inside of a container mostly is.
 func canOverlay(dir string) bool {
 	var fs unix.Statfs_t
-	if unix.Statfs(dir, &fs) != nil {
-		return true
+	return unix.Statfs(existing(dir), &fs) != nil || fs.Type != unix.OVERLAYFS_SUPER_MAGIC
+}
+
+// existing returns dir or, if it is not there, the innermost folder around it
+// that is.
+func existing(dir string) string {
+	for {
+		if _, err := os.Stat(dir); err == nil || dir == filepath.Dir(dir) {
+			return dir
+		}
+		dir = filepath.Dir(dir)
 	}
-	return fs.Type != unix.OVERLAYFS_SUPER_MAGIC
 }
