@@ -4,6 +4,7 @@ package e2e
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -119,9 +120,15 @@ func TestStarts(t *testing.T) {
 		p.Annotations[fakekubelet.KeyAnnotation] = key
 		create(ctx, t, client, ns, p)
 		waitPhase(ctx, t, client, ns, p.Name, want)
-		if err := up.Restart(ctx, supervisor.FakeKubelet); err != nil {
+		if err := errors.Join(up.Stop(ctx, supervisor.FakeKubelet), up.Start(ctx, supervisor.FakeKubelet)); err != nil {
 			t.Fatal(err)
 		}
+	}
+	if err := cluster.DeleteNode(ctx, client, "counting-0"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := client.CoreV1().Nodes().Get(ctx, "counting-0", metav1.GetOptions{}); !apierrors.IsNotFound(err) {
+		t.Errorf("a deleted node: %v; want it not found, and not made again", err)
 	}
 	var starts []fakekubelet.Start
 	until(ctx, t, "the fake kubelet", func() (err error) {

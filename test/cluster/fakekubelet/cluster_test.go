@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -283,6 +284,22 @@ func (c *cluster) versions(name string) []string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return slices.Clone(c.history["default/"+name][1:])
+}
+
+// became compares the versions of a pod with want.
+func (c *cluster) became(name string, want []string) {
+	c.t.Helper()
+	if d := cmp.Diff(want, c.versions(name)); d != "" {
+		c.t.Errorf("versions of %s (-want +got):\n%s", name, d)
+	}
+}
+
+// reports compares the events with want.
+func (c *cluster) reports(want []string) {
+	c.t.Helper()
+	if d := cmp.Diff(want, c.reported()); d != "" {
+		c.t.Errorf("events (-want +got):\n%s", d)
+	}
 }
 
 // wait waits until ok holds, which is called under the lock.

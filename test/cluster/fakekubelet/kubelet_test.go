@@ -126,12 +126,8 @@ func TestLives(t *testing.T) {
 				synctest.Wait()
 				c.create(p)
 				time.Sleep(10 * time.Second)
-				if d := cmp.Diff(tt.want, c.versions("p")); d != "" {
-					t.Errorf("versions (-want +got):\n%s", d)
-				}
-				if d := cmp.Diff(tt.events, c.reported()); d != "" {
-					t.Errorf("events (-want +got):\n%s", d)
-				}
+				c.became("p", tt.want)
+				c.reports(tt.events)
 			})
 		})
 	}
@@ -295,12 +291,8 @@ func TestDeletion(t *testing.T) {
 				time.Sleep(2 * time.Second)
 				c.delete("p", tt.grace)
 				time.Sleep(10 * time.Second)
-				if d := cmp.Diff(tt.want, c.versions("p")); d != "" {
-					t.Errorf("versions (-want +got):\n%s", d)
-				}
-				if d := cmp.Diff(tt.events, c.reported()); d != "" {
-					t.Errorf("events (-want +got):\n%s", d)
-				}
+				c.became("p", tt.want)
+				c.reports(tt.events)
 			})
 		})
 	}
@@ -494,9 +486,7 @@ func TestRestartWithoutFile(t *testing.T) {
 			"0s Running main=running " + up,
 			"10s Succeeded main=0/Completed Initialized",
 		}
-		if d := cmp.Diff(want, c.versions("p")); d != "" {
-			t.Errorf("versions (-want +got):\n%s", d)
-		}
+		c.became("p", want)
 		if got := k.Starts(); len(got) != 0 {
 			t.Errorf("starts %v; want none", got)
 		}
