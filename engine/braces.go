@@ -58,20 +58,16 @@ func (b *bracer) text(text string) string {
 		if kind, ok := filled[name]; ok {
 			return dag.Ref{Kind: kind}.Token()
 		}
-		b.faults = append(b.faults, &dag.Error{
+		fault := &dag.Error{
 			Pos:  b.pos,
 			Msg:  fmt.Sprintf("%s: %s is a placeholder of Argo's: a run by kfs fills {{workflow.uid}}, {{workflow.name}} and {{pod.name}}, and no other", b.what, found),
 			Hint: "write the value itself: a param, step.output, the item of a loop",
-		})
+		}
+		if !slices.ContainsFunc(b.faults, func(e *dag.Error) bool { return *e == *fault }) {
+			b.faults = append(b.faults, fault)
+		}
 		return found
 	})
-}
-
-func (b *bracer) object(o dag.Object) dag.Object {
-	if o == nil {
-		return nil
-	}
-	return dag.MapText(o, b.text).(dag.Object)
 }
 
 func (b *bracer) step(s *dag.Step) *dag.Step {
@@ -80,16 +76,7 @@ func (b *bracer) step(s *dag.Step) *dag.Step {
 	if !has {
 		return s
 	}
-	c := *s
-	c.Container, c.Volumes, c.Artifacts = b.object(s.Container), nil, nil
-	for _, v := range s.Volumes {
-		c.Volumes = append(c.Volumes, b.object(v))
-	}
-	for _, a := range s.Artifacts {
-		a.Text = b.text(a.Text)
-		c.Artifacts = append(c.Artifacts, a)
-	}
-	return &c
+	return s.MapText(b.text, b.text)
 }
 
 func (b *bracer) group(g *dag.Group) *dag.Group {

@@ -30,7 +30,7 @@ func TestBraces(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	got := pl.attempt(0, 2, make([]Record, 2), 0).Container.Get("args").([]any)[0]
+	got := pl.attempt(0, 2, make([]Record, 2), settings{}).Container.Get("args").([]any)[0]
 	if want := "r1 run " + AttemptID("r1", "a", 2) + " {{other}} {{workflow}} {x} {{workflow.uid}}"; got != want {
 		t.Errorf("the argument is %q; want %q", got, want)
 	}

@@ -106,17 +106,22 @@ type Attempt struct {
 
 	// Container is a core/v1 Container without its name, and Volumes are
 	// core/v1 Volumes. In the command, the arguments and the values of env,
-	// $(NAME) stands for a variable and $$ for a dollar sign, as the kubelet
-	// has it. Run-time values in them are written so that they come out as
-	// they are.
-	Container dag.Object   `json:"container"`
+	// those of Pod's containers too, $(NAME) stands for a variable and $$ for a
+	// dollar sign, as the kubelet has it. Run-time values in them are written
+	// so that they come out as they are.
+	Container dag.Object   `json:"container,omitempty"`
 	Volumes   []dag.Object `json:"volumes,omitempty"`
+	Pod       dag.Pod      `json:"pod,omitzero"`
 
-	// Template is the container as the script has it, with tokens for the
-	// values; Fill fills a text of its command, arguments or env in. It is for
-	// a backend that changes the author's own text and must leave values alone.
-	// Nil is an attempt without values: Container is all there is.
-	Template dag.Object `json:"-"`
+	// Resource is what is done to an object of the cluster, in place of
+	// running a container; nil for most attempts.
+	Resource *dag.Resource `json:"resource,omitempty"`
+
+	// Template is the step as the script has it, with tokens for the values;
+	// Fill fills a text of its container's command, arguments or env in. It is
+	// for a backend that changes the author's own text and must leave values
+	// alone. Nil is an attempt without values: the fields above are all there is.
+	Template *dag.Step `json:"-"`
 	fill     func(string) string
 
 	Accelerator *dag.Accelerator `json:"accelerator,omitempty"` // devices that it needs; nil: none
@@ -124,12 +129,20 @@ type Attempt struct {
 	Artifacts []Artifact `json:"artifacts,omitempty"` // files to be there
 	Outputs   []Output   `json:"outputs,omitempty"`   // to be collected; each must exist
 
+	Once      bool   `json:"once,omitempty"` // as of dag.Conduct, as Primitive
+	Primitive string `json:"primitive,omitempty"`
+
 	// Timeout is the time from start to exit; 0 means none. The engine calls
 	// Stop when it is over; a backend may enforce it too and report TimedOut.
 	Timeout time.Duration `json:"timeout,omitempty"`
+
+	// PendingTimeout is how long it may wait to be started; 0 leaves it to the
+	// backend, which reports CannotRun when it is over.
+	PendingTimeout time.Duration `json:"pendingTimeout,omitempty"`
 }
 
-// Fill returns a text of Template with its values filled in, as Container has it.
+// Fill returns a text of the Template's container with its values filled in,
+// as Container has it.
 func (a *Attempt) Fill(text string) string {
 	if a.fill == nil {
 		return text

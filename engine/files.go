@@ -14,6 +14,9 @@ type Output struct {
 	// as a file. Then it may be of any size, binary, or a folder. Its text is
 	// collected where it has one all the same; see Observation.
 	File bool `json:"file,omitempty"`
+
+	// Taken says that some step takes the output as the file that it is.
+	Taken bool `json:"taken,omitempty"`
 }
 
 // An Artifact is a file that is to be there when an attempt begins.
@@ -23,6 +26,30 @@ type Artifact struct {
 	// From is where the executor keeps what it is to be a copy of: a place of
 	// Observation.Files. "" is a file with the content Text.
 	From string `json:"from,omitempty"`
+}
+
+// taken returns the outputs that some step takes as files.
+func taken(p *dag.Pipeline) map[dag.Ref]bool {
+	used := map[dag.Ref]bool{}
+	for _, s := range p.Steps {
+		for _, a := range s.Artifacts {
+			if r, ok := a.Ref(); ok {
+				for _, o := range r.Outputs() {
+					used[o] = true
+				}
+			}
+		}
+	}
+	for _, g := range p.Groups { // a graph may hand on to itself what its steps take
+		for _, a := range g.Args {
+			if r, ok := dag.SoleRef(a.Value); ok {
+				for _, o := range r.Outputs() {
+					used[o] = true
+				}
+			}
+		}
+	}
+	return used
 }
 
 // textual returns the outputs that text is made of somewhere in the pipeline.
@@ -82,8 +109,8 @@ func textual(p *dag.Pipeline) map[dag.Ref]bool {
 func (pl *planner) outputs(s *dag.Step) []Output {
 	var outputs []Output
 	for _, o := range s.Outputs {
-		text := pl.textual[dag.Ref{Kind: dag.RefOutput, Step: s.Name, Name: o.Name}]
-		outputs = append(outputs, Output{Output: o, File: !text})
+		r := dag.Ref{Kind: dag.RefOutput, Step: s.Name, Name: o.Name}
+		outputs = append(outputs, Output{Output: o, File: !pl.textual[r], Taken: pl.taken[r]})
 	}
 	return outputs
 }

@@ -1,9 +1,11 @@
 package engine
 
 import (
+	"fmt"
 	"maps"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/kfs-project/kfs/dag"
 )
@@ -66,7 +68,7 @@ func TestArtifactFrom(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if a := pl.attempt(0, 1, []Record{{}, {}}, 0); len(a.Outputs) != 1 || !a.Outputs[0].File {
+	if a := pl.attempt(0, 1, []Record{{}, {}}, settings{}); len(a.Outputs) != 1 || !a.Outputs[0].File {
 		t.Errorf("the attempt declares %+v; want a file", a.Outputs)
 	}
 	for _, tt := range []struct{ files, want map[string]string }{
@@ -74,11 +76,35 @@ func TestArtifactFrom(t *testing.T) {
 		{nil, map[string]string{"text": "t"}},
 	} {
 		records := []Record{{State: Succeeded, Outputs: map[string]string{"o": "t"}, Files: tt.files}, {}}
-		f := pl.attempt(1, 1, records, 0).Artifacts[0]
+		f := pl.attempt(1, 1, records, settings{}).Artifacts[0]
 		got := map[string]string{"from": f.From, "text": f.Text}
 		maps.DeleteFunc(got, func(_, v string) bool { return v == "" })
 		if !maps.Equal(got, tt.want) {
 			t.Errorf("with the files %v the step gets %v; want %v", tt.files, got, tt.want)
 		}
+	}
+}
+
+func TestPreview(t *testing.T) {
+	param := func(name string) string { return dag.Ref{Kind: dag.RefParam, Name: name}.Token() }
+	out := dag.Ref{Kind: dag.RefOutput, Step: "a", Name: "o"}.Token()
+	item := dag.Ref{Kind: dag.RefItem, Step: "loop-item", Name: "x"}.Token()
+	given := "5$"
+	p := &dag.Pipeline{Name: "p", Params: []*dag.Param{{Name: "known", Default: &given}, {Name: "open"}}}
+	p.Steps = []*dag.Step{
+		{Name: "a", Timeout: "60", Outputs: []dag.Output{{Name: "o", Path: "/o"}}, Container: dag.Object{{Name: "args", Value: []any{param("known"), param("open"), "$(HOME)", dag.Ref{Kind: dag.RefRunName}.Token()}}}},
+		{Name: "b", Timeout: out, Container: dag.Object{{Name: "args", Value: []any{"-" + out, item, dag.Ref{Kind: dag.RefCollected, Step: "a", Name: "o"}.Token()}}},
+			Pod: dag.Pod{NodeSelector: dag.Object{{Name: "pool", Value: out}}}},
+	}
+	attempts, err := Preview(p, RunInfo{ID: "id", Name: "name"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	a, b := attempts[0], attempts[1]
+	if got, want := fmt.Sprint(a.Container.Get("args")), "[5$$ ${open} $(HOME) name]"; got != want || a.Timeout != time.Minute {
+		t.Errorf("a has the arguments %s and timeout %v; want %s and 1m", got, a.Timeout, want)
+	}
+	if got, want := fmt.Sprint(b.Container.Get("args")), "[-${a.o} ${item.x} ${a.o[*]}]"; got != want || b.Pod.NodeSelector.Get("pool") != "${a.o}" || b.Timeout != 0 {
+		t.Errorf("b has the arguments %s, node selector %v and timeout %v; want %s", got, b.Pod.NodeSelector, b.Timeout, want)
 	}
 }

@@ -16,7 +16,7 @@ import (
 
 // attempt returns the attempt of the number of a step whose needs have all
 // succeeded.
-func (pl *planner) attempt(i, number int, records []Record, timeout time.Duration) *Attempt {
+func (pl *planner) attempt(i, number int, records []Record, set settings) *Attempt {
 	t := &pl.tasks[i]
 	s := t.step
 	// They are looked up now: the executor calls Fill when it likes to.
@@ -37,64 +37,121 @@ func (pl *planner) attempt(i, number int, records []Record, timeout time.Duratio
 		}
 		return pl.run.value(r)
 	}
-	plain := func(text string) string { return dag.Expand(text, value) }
-	kubelet := func(text string) string { return expandQuoted(text, value) }
-
-	a := &Attempt{
-		ID:    AttemptID(pl.run.ID, t.name, number),
-		RunID: pl.run.ID, RunName: pl.run.Name,
-		Step: t.name, Number: number, Pos: s.Pos,
-		Template: s.Container, fill: kubelet,
-		Accelerator: s.Accelerator,
-		Outputs:     pl.outputs(s),
-		Timeout:     timeout,
-	}
-	for _, m := range s.Container {
-		v := m.Value
-		switch m.Name {
-		case "command", "args":
-			v = dag.MapText(v, kubelet)
-		case "env":
-			v = mapEnv(v, plain, kubelet)
-		default:
-			v = dag.MapText(v, plain)
-		}
-		a.Container = append(a.Container, dag.Member{Name: m.Name, Value: v})
-	}
-	for _, f := range s.Artifacts {
-		artifact := Artifact{Artifact: f}
+	a := pl.newAttempt(t.name, s, number, value, func(text string) string { return expandQuoted(text, value) }, set)
+	for i, f := range s.Artifacts {
 		if r, ok := f.Ref(); ok {
-			artifact.From = pl.file(records, t.env, r)
+			if from := pl.file(records, t.env, r); from != "" {
+				a.Artifacts[i].From, a.Artifacts[i].Text = from, ""
+			}
 		}
-		artifact.Text = ""
-		if artifact.From == "" {
-			artifact.Text = plain(f.Text)
-		}
-		a.Artifacts = append(a.Artifacts, artifact)
-	}
-	for _, v := range s.Volumes {
-		a.Volumes = append(a.Volumes, dag.MapText(v, plain).(dag.Object))
 	}
 	return a
 }
 
-// mapEnv maps a list of core/v1 EnvVars, whose values the kubelet expands.
-func mapEnv(env any, plain, kubelet func(string) string) any {
-	list, ok := env.([]any)
-	if !ok {
-		return dag.MapText(env, plain)
+// newAttempt returns an attempt whose texts are filled in, by kubelet those
+// that the kubelet expands.
+func (pl *planner) newAttempt(name string, s *dag.Step, number int, value func(dag.Ref) string, kubelet func(string) string, set settings) *Attempt {
+	filled := s.MapText(func(text string) string { return dag.Expand(text, value) }, kubelet)
+	a := &Attempt{
+		ID:    AttemptID(pl.run.ID, name, number),
+		RunID: pl.run.ID, RunName: pl.run.Name,
+		Step: name, Number: number, Pos: s.Pos,
+		Container: filled.Container, Volumes: filled.Volumes, Pod: filled.Pod,
+		Resource: filled.Resource,
+		Template: s, fill: kubelet,
+		Accelerator: s.Accelerator,
+		Outputs:     pl.outputs(filled),
+		Once:        s.Once, Primitive: s.Primitive,
+		Timeout: set.timeout, PendingTimeout: set.pending,
 	}
-	mapped := make([]any, len(list))
-	for i, e := range list {
-		variable, ok := e.(dag.Object)
-		mapped[i] = dag.MapText(e, plain)
-		if text, isText := variable.Get("value").(string); ok && isText {
-			obj := mapped[i].(dag.Object)
-			obj.Set(kubelet(text), "value")
-			mapped[i] = obj
+	for _, f := range filled.Artifacts {
+		a.Artifacts = append(a.Artifacts, Artifact{Artifact: f})
+	}
+	return a
+}
+
+// Preview returns the first attempt of each step, in the order of the script,
+// with all values filled in that are known before the run. Of the others,
+// ${step.output} stands for an output, ${item} or ${item.a} for the item of a
+// loop, and ${param} for a param without a value. The pipeline is valid.
+func Preview(p *dag.Pipeline, run RunInfo) ([]*Attempt, error) {
+	known, err := p.CheckArgs(run.Args)
+	if err != nil {
+		return nil, err
+	}
+	for _, q := range p.Params {
+		if _, given := known[q.Name]; !given && q.Default != nil {
+			known[q.Name] = *q.Default
 		}
 	}
-	return mapped
+	if p, err = braces(p); err != nil {
+		return nil, err
+	}
+	pl, err := newPlanner(p, run, known, 0)
+	if err != nil {
+		return nil, err
+	}
+	var attempts []*Attempt
+	for _, s := range p.Steps {
+		values := func(r dag.Ref) (string, bool) {
+			switch r.Kind {
+			case dag.RefExecutionID:
+				return run.ID + "-" + AttemptID(run.ID, s.Name, 1), true
+			case dag.RefPodName:
+				return AttemptID(run.ID, s.Name, 1), true
+			case dag.RefParam:
+				text, ok := pl.args[r.Name]
+				return text, ok
+			case dag.RefRunID, dag.RefRunName:
+				return run.value(r), true
+			}
+			return "", false
+		}
+		value := func(r dag.Ref) string {
+			if text, ok := values(r); ok {
+				return text
+			}
+			return placeholder(r)
+		}
+		kubelet := func(text string) string {
+			// What stands for a value is not yet one: it stays as it is read.
+			return dag.Expand(expandQuoted(text, func(r dag.Ref) string {
+				if text, ok := values(r); ok {
+					return text
+				}
+				return r.Token()
+			}), placeholder)
+		}
+		var set settings
+		if settled(s) {
+			if set, err = pl.settings(&task{step: s, env: &env{}}, nil); err != nil {
+				set = settings{} // a param without a value decides
+			}
+		}
+		attempts = append(attempts, pl.newAttempt(s.Name, s, 1, value, kubelet, set))
+	}
+	return attempts, nil
+}
+
+// placeholder stands for a value that only the run will know.
+func placeholder(r dag.Ref) string {
+	var names []string
+	for _, o := range r.Outputs() {
+		names = append(names, o.Step+"."+o.Name)
+	}
+	name := strings.Join(names, "|")
+	switch r.Kind {
+	case dag.RefParam:
+		name = r.Name
+	case dag.RefItem:
+		name = "item"
+		if r.Name != "" {
+			name += "." + r.Name
+		}
+	case dag.RefCollected:
+		name += "[*]"
+	}
+	return "${" + name + "}"
 }
 
 func (run RunInfo) value(r dag.Ref) string {
@@ -156,7 +213,8 @@ type settings struct {
 	backoff    time.Duration
 	factor     float64
 	maxBackoff time.Duration
-	lost       int // attempts that the infrastructure may lose
+	lost       int           // attempts that the infrastructure may lose
+	pending    time.Duration // 0 leaves it to the executor
 }
 
 // settings returns the settings of a step whose needs have all succeeded, or
@@ -170,7 +228,7 @@ func (pl *planner) settings(t *task, records []Record) (settings, error) {
 	if s.Once {
 		set.lost = 0
 	}
-	if s.Timeout == "" && s.Retry == nil {
+	if s.Timeout == "" && s.PendingTimeout == "" && s.Retry == nil {
 		return set, nil
 	}
 	value := pl.value(records, t.env)
@@ -182,12 +240,18 @@ func (pl *planner) settings(t *task, records []Record) (settings, error) {
 		}
 		return n, nil
 	}
-	if s.Timeout != "" {
-		n, err := count("timeout", s.Timeout, 1)
+	for _, d := range []struct {
+		field, text string
+		to          *time.Duration
+	}{{"timeout", s.Timeout, &set.timeout}, {"pending timeout", s.PendingTimeout, &set.pending}} {
+		if d.text == "" {
+			continue
+		}
+		n, err := count(d.field, d.text, 1)
 		if err != nil {
 			return set, err
 		}
-		set.timeout = time.Duration(min(n, math.MaxInt64/int64(time.Second))) * time.Second
+		*d.to = time.Duration(min(n, math.MaxInt64/int64(time.Second))) * time.Second
 	}
 	r := s.Retry
 	if r == nil {
@@ -227,12 +291,7 @@ func (pl *planner) settings(t *task, records []Record) (settings, error) {
 func (pl *planner) checkSettings() error {
 	var faults dag.Errors
 	for _, s := range pl.p.Steps {
-		texts := []string{s.Timeout}
-		if r := s.Retry; r != nil {
-			texts = append(texts, r.Limit, r.Backoff, r.MaxBackoff)
-		}
-		refs, _ := dag.Refs(strings.Join(texts, ""))
-		if slices.ContainsFunc(refs, func(r dag.Ref) bool { return r.Outputs() != nil || r.Kind == dag.RefItem }) {
+		if !settled(s) {
 			continue
 		}
 		if _, err := pl.settings(&task{step: s, env: &env{}}, nil); err != nil {
@@ -240,6 +299,17 @@ func (pl *planner) checkSettings() error {
 		}
 	}
 	return faults.Err()
+}
+
+// settled reports whether the settings of a step are known before the run, as
+// they hold no output and no item of a loop.
+func settled(s *dag.Step) bool {
+	texts := []string{s.Timeout, s.PendingTimeout}
+	if r := s.Retry; r != nil {
+		texts = append(texts, r.Limit, r.Backoff, r.MaxBackoff)
+	}
+	refs, _ := dag.Refs(strings.Join(texts, ""))
+	return !slices.ContainsFunc(refs, func(r dag.Ref) bool { return r.Outputs() != nil || r.Kind == dag.RefItem })
 }
 
 // origin says where the value of a text comes from, if it is a token.

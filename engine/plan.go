@@ -25,6 +25,7 @@ type planner struct {
 	exitName     string              // of the exit handler's step; "" is none
 	callTags     map[string]string   // see there
 	textual      map[dag.Ref]bool    // outputs that text is made of
+	taken        map[dag.Ref]bool    // outputs that are taken as files
 
 	unfolding
 }
@@ -62,7 +63,7 @@ func newPlanner(p *dag.Pipeline, run RunInfo, args map[string]string, parallelis
 		}
 	}
 	pl.members, pl.needs = p.Members(), p.Needs()
-	pl.callTags, pl.textual = callTags(p, pl.groupsByName), textual(p)
+	pl.callTags, pl.textual, pl.taken = callTags(p, pl.groupsByName), textual(p), taken(p)
 	return pl, pl.build()
 }
 
@@ -121,6 +122,7 @@ type actions struct {
 	verify  []int     // steps whose attempt could not be started: make sure that it was not
 	queued  []int     // steps newly held back by the parallelism
 	wake    time.Time // when to plan again if nothing is observed; zero if never
+	flying  int       // attempts in flight
 	done    bool      // all is over and committed
 }
 
@@ -161,6 +163,14 @@ func (pl *planner) plan(run RunRecord, records []Record, lives []live, now time.
 		r.done = true
 		return r.actions
 	}
+	if end, ok := pl.deadline(run); ok && run.Stop == "" {
+		if !end.After(now) {
+			run.Stop = StopTimeout
+			r.actions.run = &run
+			return r.actions
+		}
+		r.wakeAt(end)
+	}
 	ended := 0
 	r.verdicts = make([]verdict, len(pl.nodes))
 	for _, n := range pl.order {
@@ -172,11 +182,12 @@ func (pl *planner) plan(run RunRecord, records []Record, lives []live, now time.
 	if pl.exit >= 0 && ended == len(records)-1 && r.look(pl.exit) {
 		ended++
 	}
+	r.flying = r.inFlight
 	switch {
 	case len(r.commits) > 0:
 		r.starts = nil
 	case ended == len(records):
-		r.actions.run = &RunRecord{State: lastState(records), Stop: run.Stop, Started: run.Started, Finished: now}
+		r.actions.run = &RunRecord{State: lastState(run.Stop, records), Stop: run.Stop, Started: run.Started, Finished: now}
 	default:
 		r.begin(ended == len(records)-1)
 	}
@@ -202,15 +213,36 @@ func (r *round) look(i int) bool {
 	return false
 }
 
+// deadline returns the time at which the run is stopped, if its pipeline has a
+// timeout.
+func (pl *planner) deadline(run RunRecord) (time.Time, bool) {
+	if pl.p.Conf == nil || pl.p.Conf.Timeout <= 0 {
+		return time.Time{}, false
+	}
+	return run.Started.Add(time.Duration(pl.p.Conf.Timeout) * time.Second), true
+}
+
+// why says why the run was stopped.
+func (r *round) why() string {
+	if r.run.Stop == StopTimeout {
+		return fmt.Sprintf("the run timed out after %v", time.Duration(r.p.Conf.Timeout)*time.Second)
+	}
+	return "the run was stopped"
+}
+
 func (r *round) stopping(i int) StopKind { return r.tasks[i].stopping(r.run.Stop) }
 
-// stopping says how a task is to be stopped if the run is; "" if it is not. The
-// exit handler's runs when the rest was asked to end, too.
+// stopping says how a task is to be stopped if the run is: StopGraceful,
+// StopForce or, if it is not, "". The exit handler's runs when the rest was
+// asked to end, too.
 func (t *task) stopping(run StopKind) StopKind {
-	if t.exit && run == StopGraceful {
+	switch {
+	case run == "" || run == StopForce:
+		return run
+	case t.exit:
 		return ""
 	}
-	return run
+	return StopGraceful
 }
 
 func (r *round) commit(i int, next Record) {
@@ -230,12 +262,15 @@ func (r *round) record(i int) *Record {
 }
 
 // lastState returns the last state of a run whose steps have all ended.
-func lastState(records []Record) State {
+func lastState(stop StopKind, records []Record) State {
 	state := Succeeded
 	for _, r := range records {
 		switch r.State {
 		case Cancelled:
-			return Cancelled
+			if stop != StopTimeout {
+				return Cancelled
+			}
+			state = Failed
 		case Skipped:
 			if !r.ByChoice {
 				state = Failed
@@ -294,7 +329,7 @@ func (r *round) end(i int) (Record, bool) {
 	case v.state == hindered:
 		next.State, next.Reason = Skipped, v.reason
 	case r.stopping(i) != "":
-		next.State, next.Reason = Cancelled, "the run was stopped"
+		next.State, next.Reason = Cancelled, r.why()
 	case v.state != passed:
 		return next, false
 	case t.fault != "":
@@ -401,7 +436,7 @@ func (r *round) start(i int) {
 	if err != nil {
 		return // end has decided so
 	}
-	r.starts = append(r.starts, r.attempt(i, len(r.records[i].Attempts)+1, r.records, set.timeout))
+	r.starts = append(r.starts, r.attempt(i, len(r.records[i].Attempts)+1, r.records, set))
 }
 
 // conclude returns the record of a step after its attempt has finished.
@@ -454,7 +489,7 @@ func (r *round) conclude(i int) Record {
 	case out.Cause == Exited && out.ExitCode == 0:
 		next.State, next.Outputs, next.Files = Succeeded, o.Outputs, o.Files
 	case out.Cause == Stopped:
-		next.State, next.Reason = Cancelled, "the run was stopped"
+		next.State, next.Reason = Cancelled, r.why()
 	case err != nil: // the settings were right when it was started
 		next.State, next.Reason = Failed, err.Error()
 	default:
@@ -464,7 +499,7 @@ func (r *round) conclude(i int) Record {
 		}
 		switch {
 		case again && r.stopping(i) != "":
-			next.State, next.Reason = Cancelled, out.Reason+"; the run was stopped"
+			next.State, next.Reason = Cancelled, out.Reason+"; "+r.why()
 		case again:
 			next.State, next.NotBefore, next.Finished = Waiting, when, time.Time{}
 		case out.Cause == Vanished:

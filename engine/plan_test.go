@@ -81,6 +81,8 @@ func TestPlan(t *testing.T) {
 	retry := func(r dag.Retry) func(*dag.Pipeline) { return func(p *dag.Pipeline) { p.Steps[0].Retry = &r } }
 	timeout := func(text string) func(*dag.Pipeline) { return func(p *dag.Pipeline) { p.Steps[0].Timeout = text } }
 	abc := []string{"a", "b: a", "c: b"}
+	limit := func(p *dag.Pipeline) { p.Conf = &dag.Conf{Timeout: 60} }
+	timedOut := &RunRecord{State: Running, Stop: StopTimeout, Started: t0}
 
 	for _, tt := range []struct {
 		name        string
@@ -119,6 +121,14 @@ func TestPlan(t *testing.T) {
 		{name: "unknown", steps: []string{"a"}, records: map[string]Record{"a": {State: Unknown}}, want: "run failed"},
 		{name: "cancelled", steps: []string{"a", "b"}, records: map[string]Record{"a": {State: Cancelled}, "b": {State: Failed}}, want: "run cancelled"},
 		{name: "over", steps: []string{"a"}, run: &RunRecord{State: Failed}, want: "done"},
+
+		{name: "a pipeline's time", steps: []string{"a"}, change: limit, lives: map[int]live{0: running}, after: 59 * time.Second,
+			run: &RunRecord{State: Running, Started: t0}, want: "wake 1m0s"},
+		{name: "a pipeline's time is over", steps: []string{"a"}, change: limit, lives: map[int]live{0: running}, after: time.Minute,
+			run: &RunRecord{State: Running, Started: t0}, want: "run running"},
+		{name: "its attempts are stopped", steps: abc, change: limit, lives: map[int]live{0: running}, after: time.Minute, run: timedOut,
+			want: "commit b cancelled (the run timed out after 1m0s); commit c cancelled (the run timed out after 1m0s); stop 0 graceful"},
+		{name: "and the run fails", steps: []string{"a"}, change: limit, run: timedOut, records: map[string]Record{"a": {State: Cancelled}}, want: "run failed"},
 
 		{name: "retry", steps: []string{"a"}, change: retry(dag.Retry{Limit: "2", Backoff: "10"}), lives: map[int]live{0: finished(Exited, 1, 5*time.Second)},
 			want: "commit a waiting (exited with 1; retry 1 of 2) until 15s"},

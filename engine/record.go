@@ -76,10 +76,12 @@ type RunRecord struct {
 // A StopKind says how a run is to be stopped.
 type StopKind string
 
-// The kinds of stopping. Both start nothing more.
+// The kinds of stopping. None starts anything more, but for the exit handler,
+// which only StopForce keeps from its start.
 const (
 	StopGraceful StopKind = "graceful" // ask the running attempts to end
 	StopForce    StopKind = "force"    // end them at once
+	StopTimeout  StopKind = "timeout"  // ask them to end, as the pipeline's time is over: then the run has failed
 )
 
 // Facts are all that is committed of a run.
@@ -96,9 +98,10 @@ type Store interface {
 	// of earlier epochs fail from then on.
 	Claim(ctx context.Context) (Facts, int64, error)
 
-	// Commit keeps the records, all or none, in place of those of the same
-	// steps; run is nil if it has not changed. The error wraps ErrStale if
-	// the run has been claimed again since.
+	// Commit keeps the records in place of those of the same steps; run is
+	// nil if it has not changed. After an error all, some or none of the
+	// records may have been kept, but run only together with all of them. The
+	// error wraps ErrStale if the run has been claimed again since.
 	Commit(ctx context.Context, epoch int64, run *RunRecord, steps []Record) error
 }
 

@@ -148,6 +148,8 @@ type driver struct {
 	out    *emitter
 	broken error // why nothing can be committed any more
 
+	committed time.Time // when the last commit was made
+
 	relist   time.Time // when to call Observe next
 	listErrs int       // calls of Observe that failed, up to the last one
 }
@@ -197,7 +199,9 @@ func (d *driver) drive(ctx context.Context) (*Result, error) {
 		if errors.Is(d.broken, ErrStale) {
 			return nil, d.broken
 		}
-		a := d.plan(d.state, d.steps, d.lives, time.Now())
+		began := time.Now()
+		a := d.plan(d.state, d.steps, d.lives, began)
+		rest := 2 * time.Since(began) // so that planning takes a third of one core at most
 		if a.done {
 			return &Result{State: d.state.State, Started: d.state.Started, Finished: d.state.Finished, Steps: d.steps}, nil
 		}
@@ -211,7 +215,12 @@ func (d *driver) drive(ctx context.Context) (*Result, error) {
 				return nil, d.broken
 			}
 		case a.run != nil || len(a.commits) > 0:
+			if more := d.gather(a, time.Now()); more > 0 {
+				d.pause(ctx, more)
+				continue
+			}
 			d.commit(ctx, a.run, a.commits)
+			d.committed = time.Now()
 			continue
 		default:
 			d.verify(ctx, a.verify)
@@ -219,7 +228,45 @@ func (d *driver) drive(ctx context.Context) (*Result, error) {
 			d.tellQueued(a.queued)
 		}
 		d.wait(ctx, a.wake)
+		if rest > time.Millisecond {
+			d.pause(ctx, rest)
+		}
 	}
+}
+
+// gather returns how long a commit waits for others that it can be one with:
+// up to a millisecond for each attempt in flight, so that a chain of steps does
+// not wait, and a thousand in parallel share four commits a second.
+func (d *driver) gather(a actions, now time.Time) time.Duration {
+	if a.run != nil {
+		return 0
+	}
+	window := min(time.Duration(a.flying)*time.Millisecond, maxGather)
+	return d.committed.Add(window).Sub(now)
+}
+
+// maxGather is the longest time between two commits, if there is something to
+// commit.
+const maxGather = 250 * time.Millisecond
+
+// pause waits, but not when something else than observations comes in.
+func (d *driver) pause(ctx context.Context, t time.Duration) {
+	timer := time.NewTimer(t)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+	case <-timer.C:
+	case kind, ok := <-d.cfg.Stop:
+		d.asked(ctx, kind, ok)
+	}
+}
+
+// asked takes what came from Config.Stop.
+func (d *driver) asked(ctx context.Context, kind StopKind, ok bool) {
+	if !ok {
+		d.cfg.Stop = nil
+	}
+	d.wish(ctx, kind)
 }
 
 // wait returns when there may be something to do.
@@ -233,10 +280,7 @@ func (d *driver) wait(ctx context.Context, wake time.Time) {
 	case <-ctx.Done():
 	case <-d.inbox.news:
 	case kind, ok := <-d.cfg.Stop:
-		if !ok {
-			d.cfg.Stop = nil
-		}
-		d.wish(ctx, kind)
+		d.asked(ctx, kind, ok)
 	case <-timer.C:
 		if !time.Now().Before(d.relist) {
 			if err := d.observe(ctx); err != nil && ctx.Err() == nil {
@@ -254,7 +298,7 @@ func (d *driver) wish(ctx context.Context, kind StopKind) {
 	if kind != StopForce {
 		kind = StopGraceful
 	}
-	if d.state.Stop == StopForce || d.state.Stop == kind {
+	if d.state.Stop == StopForce || d.state.Stop == kind || d.state.Stop == StopTimeout && kind == StopGraceful {
 		return
 	}
 	next := d.state
@@ -385,7 +429,11 @@ func (d *driver) commit(ctx context.Context, run *RunRecord, steps []Record) err
 		if run.State != d.state.State {
 			d.emit(Event{Kind: EventRun, State: run.State})
 		} else if run.Stop != d.state.Stop {
-			d.emit(Event{Kind: EventRun, State: run.State, Reason: "asked to stop"})
+			reason := "asked to stop"
+			if run.Stop == StopTimeout {
+				reason = "its time is over; asked to stop"
+			}
+			d.emit(Event{Kind: EventRun, State: run.State, Reason: reason})
 		}
 		d.state = *run
 	}

@@ -305,8 +305,10 @@ func (d *simDriver) Commit(ctx context.Context, epoch int64, run *RunRecord, ste
 	if d.die(0.3) {
 		return errSim
 	}
-	if !d.calm && d.chance(d.faults/50) {
-		return errSim // the store fails, not the driver
+	failed := !d.calm && d.chance(d.faults/50) // the store, not the driver
+	if failed {
+		d.rng.Shuffle(len(steps), func(i, j int) { steps[i], steps[j] = steps[j], steps[i] })
+		run, steps = nil, steps[:d.rng.IntN(len(steps)+1)]
 	}
 	if err := d.store.Commit(ctx, epoch, run, steps); err != nil {
 		return err
@@ -321,7 +323,7 @@ func (d *simDriver) Commit(ctx context.Context, epoch int64, run *RunRecord, ste
 		d.checkCommit(d.facts.Steps[r.Step], r)
 		d.facts.Steps[r.Step] = r
 	}
-	if d.die(0.3) {
+	if failed || d.die(0.3) {
 		return errSim // committed, and nobody was told
 	}
 	return nil

@@ -261,9 +261,9 @@ func (a *attempt) target() (*images.Exec, error) {
 // its devices.
 func (a *attempt) command(target *images.Exec, visible map[string]string) (*exec.Cmd, error) {
 	rewrite := a.rewriter()
-	template := a.Template
-	if template == nil {
-		template = a.Container
+	template := a.Container
+	if a.Template != nil {
+		template = a.Template.Container
 	}
 	// Only the author's own text is rewritten; values are data.
 	filled := func(text string) string { return a.Fill(rewrite(text)) }

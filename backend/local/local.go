@@ -369,9 +369,6 @@ func Warnings(p *dag.Pipeline) dag.Errors {
 		warnings = append(warnings, &dag.Error{Pos: steps[thing][0].Pos, Msg: fmt.Sprintf(
 			"only a cluster has %s; as a process, a step runs without it: %s", thing, join(names))})
 	}
-	if p.Conf != nil && p.Conf.Timeout > 0 {
-		warnings = append(warnings, &dag.Error{Pos: p.Pos, Msg: "only a cluster ends a run at the timeout of its pipeline; here it goes on"})
-	}
 	return warnings
 }
 

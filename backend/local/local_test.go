@@ -211,7 +211,7 @@ func TestOnlyOnCluster(t *testing.T) {
 		thing, _, _ := strings.Cut(strings.TrimPrefix(w.Msg, "only a cluster "), ";")
 		got = append(got, thing)
 	}
-	want := []string{"has livenessProbe", "has nvidia.com/gpu", "has node selectors", "ends a run at the timeout of its pipeline"}
+	want := []string{"has livenessProbe", "has nvidia.com/gpu", "has node selectors"}
 	if !slices.Equal(got, want) {
 		t.Errorf("warnings of %q; want %q", got, want)
 	}
