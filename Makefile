@@ -6,7 +6,7 @@ GO ?= go
 # The race detector needs a C compiler.
 RACE := $(shell command -v $$($(GO) env CC) >/dev/null 2>&1 && echo -race)
 
-.PHONY: build test vet test-cluster e2e cluster cluster-down cluster-env cluster-status cluster-program bench fuzz mnist stop clean
+.PHONY: build test vet test-cluster e2e cluster cluster-down cluster-env cluster-status cluster-program image bench fuzz mnist stop clean
 
 # The programs are static: without cgo they need no libc, and start faster.
 build:
@@ -60,6 +60,21 @@ cluster-env: cluster-program
 
 cluster-program:
 	@CGO_ENABLED=0 $(GO) -C test/cluster build -trimpath -buildvcs=false -gcflags=all=-dwarf=false -o ../../bin/ .
+
+# image writes the image of kfs, both programs in one layer, without a container
+# engine. PUSH=1 pushes it too, to the registry in IMAGE, with your docker login.
+IMAGE ?= ghcr.io/kfs-project/kfs:dev
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null)
+CERTIFICATES ?= $(firstword $(wildcard /etc/ssl/certs/ca-certificates.crt /etc/pki/tls/certs/ca-bundle.crt))
+OCI := org.opencontainers.image
+image: cluster-program
+	CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -ldflags '-s -w -X main.version=$(VERSION)' -o bin/image/ ./cmd/kfs ./cmd/kfs-launch
+	@bin/cluster image build -t $(IMAGE) -o bin/kfs-image.tar $(if $(PUSH),--push named) --user 65532 \
+		$(if $(CERTIFICATES),--file /etc/ssl/certs/ca-certificates.crt=$(CERTIFICATES)) \
+		--label $(OCI).title=kfs,$(OCI).source=https://github.com/kfs-project/kfs,$(OCI).licenses=Apache-2.0 \
+		--label $(OCI).version=$(VERSION),$(OCI).revision=$(shell git rev-parse HEAD 2>/dev/null) \
+		bin/image/kfs bin/image/kfs-launch
+	@echo "$(IMAGE) is in bin/kfs-image.tar; next: docker load -i bin/kfs-image.tar"
 
 # bench prints the figures of docs/performance.md; those of a cluster where one
 # can be brought up.

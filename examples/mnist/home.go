@@ -12,11 +12,15 @@ import (
 
 // homeDir returns the folder of the program's own state: drawn digits, the
 // registry of services, logs, and what stands in for buckets. It is
-// $MNIST_HOME, or kfs-mnist in the user's cache folder.
+// $MNIST_HOME, or kfs-mnist in the user's cache folder; in a container, which
+// need not have a user, in the temporary folder.
 func homeDir() (string, error) {
 	dir := os.Getenv("MNIST_HOME")
 	if dir == "" {
 		cache, err := os.UserCacheDir()
+		if inCluster() {
+			cache, err = os.TempDir(), nil
+		}
 		if err != nil {
 			return "", fmt.Errorf("no place for the program's files: set MNIST_HOME: %w", err)
 		}

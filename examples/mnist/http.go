@@ -15,17 +15,25 @@ import (
 
 // This file is what the two servers share.
 
-// listen serves h on the socket that deploy left as file 3, until ctx ends.
-func listen(ctx context.Context, id string, mux *http.ServeMux) error {
-	l, err := net.FileListener(os.NewFile(3, "listener"))
-	if err != nil {
-		return fmt.Errorf("found no socket to listen on: `mnist serve` and `mnist web-ui` start this command: %w", err)
+// listen serves mux at addr until ctx ends. An empty addr stands for the socket
+// that deploy left as file 3, for this machine only.
+func listen(ctx context.Context, addr, id string, mux *http.ServeMux) error {
+	h := http.NewCrossOriginProtection().Handler(mux)
+	var l net.Listener
+	var err error
+	if addr == "" {
+		h = loopbackOnly(h)
+		if l, err = net.FileListener(os.NewFile(3, "listener")); err != nil {
+			return fmt.Errorf("found no socket to listen on: wanted --listen, or `mnist serve` or `mnist web-ui`, which start this command: %w", err)
+		}
+	} else if l, err = net.Listen("tcp", addr); err != nil {
+		return err
 	}
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
 		fmt.Fprintln(w, id)
 	})
 	srv := &http.Server{
-		Handler:           loopbackOnly(http.NewCrossOriginProtection().Handler(mux)),
+		Handler:           noSniff(h),
 		ReadHeaderTimeout: 5 * time.Second,
 		ReadTimeout:       30 * time.Second,
 		WriteTimeout:      30 * time.Second,
@@ -63,6 +71,13 @@ func loopbackOnly(h http.Handler) http.Handler {
 			writeError(w, http.StatusForbidden, fmt.Errorf("host %q: wanted localhost or a loopback address", r.Host))
 			return
 		}
+		h.ServeHTTP(w, r)
+	})
+}
+
+// noSniff tells browsers to believe the types of what h answers.
+func noSniff(h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("X-Content-Type-Options", "nosniff")
 		h.ServeHTTP(w, r)
 	})

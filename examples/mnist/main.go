@@ -2,11 +2,13 @@
 // program: it trains a digit classifier, serves it, and puts a web page in
 // front of it. The images that the pipeline names are no longer to be had;
 // images.yaml says which subcommand stands in for which image, so that the
-// pipeline runs as plain processes on one machine.
+// pipeline runs as plain processes on one machine. In a cluster one image of
+// this program stands in for all of them: images-cluster.yaml. There the
+// servers are not started, but deployed.
 //
 //	mnist model /opt/model.py --tf-export-dir DIR   trains and exports a model
-//	mnist serve --model-export-path DIR             starts a server of that model
-//	mnist web-ui --name web-ui                      starts a page to draw digits on
+//	mnist serve --model-export-path DIR             starts or deploys a server of that model
+//	mnist web-ui --name web-ui                      starts or deploys a page to draw digits on
 //	mnist status                                    lists what runs
 //	mnist stop                                      ends what runs
 //
@@ -22,14 +24,16 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"slices"
 	"syscall"
 )
 
 const usage = `usage: mnist COMMAND [ARGUMENTS]
 
   model   trains a digit classifier and writes it to --tf-export-dir
-  serve   starts a model server in the background and waits until it answers
-  web-ui  starts a page to draw digits on in the background
+  serve   starts a model server in the background and waits until it answers;
+          in a Kubernetes cluster, deploys it
+  web-ui  the same, of a page to draw digits on
   status  lists what runs
   stop    ends what runs
 
@@ -46,9 +50,17 @@ var commands = map[string]command{
 	"status": runStatus,
 	"stop":   runStop,
 
-	// What serve and web-ui start in the background.
+	// What serve and web-ui start in the background, or deploy.
 	"server": runServer,
 	"page":   runPage,
+}
+
+// byArgument tells the subcommands by the first argument that the pipeline
+// passes, for a container that runs this program for any of its images.
+var byArgument = map[string]string{
+	"/opt/model.py":       "model",
+	"--model-export-path": "serve",
+	"--image":             "web-ui",
 }
 
 // usageError is a fault in the command line: exit status 2.
@@ -76,6 +88,9 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	if args[0] == "-h" || args[0] == "--help" || args[0] == "help" {
 		fmt.Fprint(stdout, usage)
 		return 0
+	}
+	if name, ok := byArgument[args[0]]; ok {
+		args = slices.Insert(args, 0, name)
 	}
 	cmd, ok := commands[args[0]]
 	if !ok {

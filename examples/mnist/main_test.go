@@ -27,6 +27,7 @@ func TestUsage(t *testing.T) {
 		{"", 2, "usage: mnist COMMAND"},
 		{"fly", 2, `unknown command "fly"`},
 		{"model", 2, "--tf-export-dir is missing"},
+		{"/opt/model.py", 2, "--tf-export-dir is missing"},
 		{"model /opt/model.py --tf-export-dir", 2, "flag needs an argument"},
 		{"model /opt/model.py --tf-exprt-dir x", 2, "flag provided but not defined: -tf-exprt-dir"},
 		{"model /opt/model.py more --tf-export-dir x", 2, `unexpected argument "more"`},
@@ -40,9 +41,11 @@ func TestUsage(t *testing.T) {
 		{"model --tf-export-dir ftp://x/y", 1, `unknown scheme "ftp"`},
 		{"serve", 2, "--model-export-path is missing"},
 		{"serve --model-export-path x --server-name ../x", 2, `--server-name is "../x"`},
+		{"serve --model-export-path x --replicas 0", 2, "--replicas is 0: wanted 1 or more"},
+		{"--model-export-path x --service-type Magic", 2, `--service-type is "Magic"`},
 		{"serve --model-export-path gs://none/x", 1, "no model in"},
 		{"web-ui --service-port 0", 2, "--service-port is 0: wanted a port"},
-		{"web-ui --service-type Magic", 2, `--service-type is "Magic"`},
+		{"--image x --service-type Magic", 2, `--service-type is "Magic"`},
 		{"web-ui --name mnist-service", 2, "wanted another name"},
 		{"server --dir x", 1, "no model in"},
 		{"stop now", 2, `unexpected argument "now"`},
@@ -51,6 +54,7 @@ func TestUsage(t *testing.T) {
 			home, data := t.TempDir(), t.TempDir()
 			t.Setenv("MNIST_HOME", home)
 			t.Setenv("MNIST_DATA_DIR", data)
+			t.Setenv("KUBERNETES_SERVICE_HOST", "") // should the test run in a cluster
 			d := drawn(t, 1, 30)
 			if err := saveSet(data, trainImages, trainLabels, d); err != nil {
 				t.Fatal(err)
@@ -85,6 +89,7 @@ func TestBadEnvironment(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Setenv("MNIST_HOME", t.TempDir())
+			t.Setenv("KUBERNETES_SERVICE_HOST", "")
 			t.Setenv(tt.name, tt.value)
 			var stderr bytes.Buffer
 			if status := run(t.Context(), strings.Fields(tt.args), io.Discard, &stderr); status != 1 || !strings.Contains(stderr.String(), tt.want) {

@@ -106,11 +106,15 @@ func runModel(ctx context.Context, args []string, stdout, _ io.Writer) error {
 	return nil
 }
 
-// exportDir is localDir; it says so if a folder stands in for a bucket.
+// exportDir is localDir; it says so if a folder stands in for a bucket. In a
+// cluster none can: the step that wants the model has other folders.
 func exportDir(stdout io.Writer, home, export string) (string, error) {
 	dir, mapped, err := localDir(home, export)
 	if err != nil {
 		return "", err
+	}
+	if mapped && inCluster() {
+		return "", fmt.Errorf("export directory %q: in a cluster wanted a folder of a volume that the steps share, such as /mnt/export", export)
 	}
 	if mapped {
 		fmt.Fprintf(stdout, "%s is the folder %s on this machine\n", export, dir)

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/sha256"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -10,7 +11,8 @@ import (
 	"path/filepath"
 )
 
-// This file is the subcommand serve, and the model server that it starts.
+// This file is the subcommand serve, and the model server that it starts or
+// deploys.
 
 const (
 	modelPath    = "/v1/models/mnist"
@@ -19,13 +21,15 @@ const (
 	maxInstances = 1000     // images in a request
 )
 
-// runServe starts a server of an exported model.
+// runServe starts a server of an exported model, or deploys it in a cluster.
 func runServe(ctx context.Context, args []string, stdout, _ io.Writer) error {
 	flags := newFlags("serve")
 	export := flags.String("model-export-path", "", "`folder` that the model was exported to")
 	name := flags.String("server-name", "mnist-service", "`name` of the server")
-	flags.String("cluster-name", "", "means something only in a cluster")
-	flags.String("pvc-name", "", "means something only in a cluster")
+	replicas := flags.Int("replicas", 1, "pods of the server; means something only in a cluster")
+	kind := flags.String("service-type", "ClusterIP", "ClusterIP, NodePort or LoadBalancer; means something only in a cluster")
+	flags.String("cluster-name", "", "means nothing")
+	flags.String("pvc-name", "", "means nothing: in a cluster the server gets the volume claims of the step")
 	if err := parse(flags, args, stdout); err != nil {
 		return err
 	}
@@ -34,6 +38,12 @@ func runServe(ctx context.Context, args []string, stdout, _ io.Writer) error {
 	}
 	if err := checkName("--server-name", *name); err != nil {
 		return err
+	}
+	if err := checkServiceType(*kind); err != nil {
+		return err
+	}
+	if *replicas < 1 {
+		return usagef("--replicas is %d: wanted 1 or more", *replicas)
 	}
 	port, err := checkPort("MNIST_SERVE_PORT")
 	if err != nil {
@@ -48,8 +58,26 @@ func runServe(ctx context.Context, args []string, stdout, _ io.Writer) error {
 		return err
 	}
 	// A model that cannot be served must not take the place of one that is.
-	if _, err := loadModel(dir); err != nil {
+	net, err := loadModel(dir)
+	if err != nil {
 		return err
+	}
+	if inCluster() {
+		c, err := openCluster()
+		if err != nil {
+			return err
+		}
+		err = c.deploy(ctx, deployment{
+			name: *name,
+			// The ID is the model's, so that another model replaces the pods.
+			args:     []string{"server", "--dir", dir, "--listen", fmt.Sprint(":", modelPort), "--id", fmt.Sprintf("%x", sha256.Sum256(encodeModel(net)))},
+			replicas: *replicas, port: modelPort, servicePort: modelPort, serviceType: *kind, claims: true,
+		})
+		if err != nil {
+			return err
+		}
+		fmt.Fprintf(stdout, "%s serves %s; to reach it: kubectl -n %s port-forward service/%[1]s %[4]d\n", *name, modelFile(dir), c.namespace, modelPort)
+		return nil
 	}
 	s, err := deploy(ctx, stdout, home, *name, port, quality(dir), "server", "--dir", dir)
 	if err != nil {
@@ -74,7 +102,8 @@ func quality(dir string) string {
 func runServer(ctx context.Context, args []string, stdout, _ io.Writer) error {
 	flags := newFlags("server")
 	dir := flags.String("dir", "", "`folder` that the model was exported to")
-	id := flags.String("id", "", "the server's `id` in the registry")
+	addr := flags.String("listen", "", "`address` to listen on, such as :8500")
+	id := flags.String("id", "", "what /healthz answers")
 	if err := parse(flags, args, stdout); err != nil {
 		return err
 	}
@@ -82,7 +111,7 @@ func runServer(ctx context.Context, args []string, stdout, _ io.Writer) error {
 	if err != nil {
 		return err
 	}
-	return listen(ctx, *id, modelMux(net))
+	return listen(ctx, *addr, *id, modelMux(net))
 }
 
 // modelMux answers as TensorFlow Serving's REST API does:

@@ -95,7 +95,7 @@ func TestModelServerFaults(t *testing.T) {
 
 func TestPageServer(t *testing.T) {
 	home := t.TempDir()
-	h := loopbackOnly(pageMux(home))
+	h := loopbackOnly(pageMux(home, ""))
 	for path, want := range map[string]string{
 		"/": "<h1>", "/page.js": "pointerdown", "/digit.js": "toDigit", "/page.css": ":root",
 	} {
@@ -133,6 +133,10 @@ func TestPageServer(t *testing.T) {
 	model := httptest.NewServer(modelMux(make(network, params)))
 	register(model.URL)
 	predict(http.StatusOK, `{"predictions":[[0.1,0.1,0.1`)
+	named := pageMux("", model.URL)
+	if status, body := ask(named, "POST", "/api/predict", `{"instances": [`+row(784, "0")+`]}`); status != http.StatusOK {
+		t.Errorf("a page that was given its model server answers %d %s", status, body)
+	}
 	if status, body := ask(h, "POST", "/api/predict", "{}"); status != http.StatusBadRequest || !strings.Contains(body, "holds 0 images") {
 		t.Errorf("a fault of the page answers %d %s; want what the model server says", status, body)
 	}

@@ -122,6 +122,13 @@ func checkName(flag, name string) error {
 	return nil
 }
 
+func checkServiceType(kind string) error {
+	if kind != "ClusterIP" && kind != "NodePort" && kind != "LoadBalancer" {
+		return usagef("--service-type is %q: wanted ClusterIP, NodePort or LoadBalancer", kind)
+	}
+	return nil
+}
+
 // checkPort reads a port number from an environment variable; unset is 0,
 // which lets the system choose.
 func checkPort(env string) (int, error) {

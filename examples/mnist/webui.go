@@ -12,7 +12,8 @@ import (
 	"time"
 )
 
-// This file is the subcommand web-ui, and the page server that it starts.
+// This file is the subcommand web-ui, and the page server that it starts or
+// deploys.
 
 // modelServer is the name of the model server in the pipeline.
 const modelServer = "mnist-service"
@@ -23,17 +24,15 @@ const maxDrawing = 64 << 10
 //go:embed web
 var web embed.FS
 
-// runWebUI starts a server of the page.
+// runWebUI starts a server of the page, or deploys it in a cluster.
 func runWebUI(ctx context.Context, args []string, stdout, _ io.Writer) error {
 	flags := newFlags("web-ui")
 	name := flags.String("name", "web-ui", "`name` of the page server")
 	kind := flags.String("service-type", "ClusterIP", "ClusterIP, NodePort or LoadBalancer; means something only in a cluster")
-	ports := map[string]*int{
-		"container-port": flags.Int("container-port", 5000, "`port`; means something only in a cluster"),
-		"service-port":   flags.Int("service-port", 80, "`port`; means something only in a cluster"),
-	}
-	flags.String("image", "", "the page's image; means something only in a cluster")
-	flags.String("cluster-name", "", "means something only in a cluster")
+	containerPort := flags.Int("container-port", 5000, "`port` that the page server listens on in a cluster")
+	servicePort := flags.Int("service-port", 80, "`port` of its service in a cluster")
+	flags.String("image", "", "means nothing: the page is in this program")
+	flags.String("cluster-name", "", "means nothing")
 	if err := parse(flags, args, stdout); err != nil {
 		return err
 	}
@@ -43,13 +42,29 @@ func runWebUI(ctx context.Context, args []string, stdout, _ io.Writer) error {
 	if *name == modelServer {
 		return usagef("--name is %q: wanted another name than the model server's", *name)
 	}
-	for flag, port := range ports {
-		if *port < 1 || *port > 65535 {
-			return usagef("--%s is %d: wanted a port from 1 to 65535", flag, *port)
+	for flag, port := range map[string]int{"container-port": *containerPort, "service-port": *servicePort} {
+		if port < 1 || port > 65535 {
+			return usagef("--%s is %d: wanted a port from 1 to 65535", flag, port)
 		}
 	}
-	if *kind != "ClusterIP" && *kind != "NodePort" && *kind != "LoadBalancer" {
-		return usagef("--service-type is %q: wanted ClusterIP, NodePort or LoadBalancer", *kind)
+	if err := checkServiceType(*kind); err != nil {
+		return err
+	}
+	if inCluster() {
+		c, err := openCluster()
+		if err != nil {
+			return err
+		}
+		err = c.deploy(ctx, deployment{
+			name:     *name,
+			args:     []string{"page", "--listen", fmt.Sprint(":", *containerPort), "--model", fmt.Sprintf("http://%s:%d", modelServer, modelPort)},
+			replicas: 1, port: *containerPort, servicePort: *servicePort, serviceType: *kind,
+		})
+		if err != nil {
+			return err
+		}
+		fmt.Fprintf(stdout, "%s: draw a digit at http://localhost:5000/ after: kubectl -n %s port-forward service/%[1]s 5000:%[3]d\n", *name, c.namespace, *servicePort)
+		return nil
 	}
 	port, err := checkPort("MNIST_WEB_PORT")
 	if err != nil {
@@ -71,16 +86,19 @@ func runWebUI(ctx context.Context, args []string, stdout, _ io.Writer) error {
 func runPage(ctx context.Context, args []string, stdout, _ io.Writer) error {
 	flags := newFlags("page")
 	home := flags.String("home", "", "`folder` of the registry")
-	id := flags.String("id", "", "the server's `id` in the registry")
+	model := flags.String("model", "", "`URL` of the model server, instead of what the registry says")
+	addr := flags.String("listen", "", "`address` to listen on, such as :5000")
+	id := flags.String("id", "", "what /healthz answers")
 	if err := parse(flags, args, stdout); err != nil {
 		return err
 	}
-	return listen(ctx, *id, pageMux(*home))
+	return listen(ctx, *addr, *id, pageMux(*home, *model))
 }
 
-// pageMux serves the page, and passes its drawings on to the model server that
-// the registry under home names.
-func pageMux(home string) *http.ServeMux {
+// pageMux serves the page, and passes its drawings on to the model server at
+// the URL model or, if that is "", to the one that the registry under home
+// names.
+func pageMux(home, model string) *http.ServeMux {
 	files, err := fs.Sub(web, "web")
 	if err != nil {
 		panic(err) // the folder is part of the program
@@ -103,7 +121,7 @@ func pageMux(home string) *http.ServeMux {
 			writeError(w, bodyStatus(err), fmt.Errorf("read the drawing: %w", err))
 			return
 		}
-		status, answer, err := askModel(r.Context(), home, body)
+		status, answer, err := askModel(r.Context(), home, model, body)
 		if err != nil {
 			writeError(w, http.StatusBadGateway, err)
 			return
@@ -119,18 +137,21 @@ func pageMux(home string) *http.ServeMux {
 }
 
 // askModel passes a predict request on and returns the answer.
-func askModel(ctx context.Context, home string, body []byte) (status int, answer []byte, err error) {
-	list, err := readServices(home)
-	if err != nil {
-		return 0, nil, err
-	}
-	s, ok := list[modelServer]
-	if !ok {
-		return 0, nil, fmt.Errorf("no model server %q is registered: run the step serve, or `mnist serve`", modelServer)
+func askModel(ctx context.Context, home, model string, body []byte) (status int, answer []byte, err error) {
+	if model == "" {
+		list, err := readServices(home)
+		if err != nil {
+			return 0, nil, err
+		}
+		s, ok := list[modelServer]
+		if !ok {
+			return 0, nil, fmt.Errorf("no model server %q is registered: run the step serve, or `mnist serve`", modelServer)
+		}
+		model = s.URL
 	}
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, "POST", s.URL+predictPath, bytes.NewReader(body))
+	req, err := http.NewRequestWithContext(ctx, "POST", model+predictPath, bytes.NewReader(body))
 	if err != nil {
 		return 0, nil, err
 	}

@@ -30,6 +30,8 @@ func TestCommandFaults(t *testing.T) {
 		{"fault evict pod", `pod "pod": want NAMESPACE/POD`},
 		{"fault watches cut", `invalid argument "cut"`},
 		{"image build .", "want a name for the image, by -t"},
+		{"image build -t a:1 --file /etc/a=/nowhere .", "open /nowhere"},
+		{"image build -t a:1 --push elsewhere ./parts/pause", `push to "elsewhere": want open, private or named`},
 		{"image load /nowhere", "no such cluster is up"},
 		{"run", "requires at least 1 arg"},
 	} {

@@ -43,6 +43,7 @@ type Config struct {
 	Cmd        []string
 	Env        []string // NAME=value, after PATH=/
 	User       string   // such as "65532"; root if empty
+	Labels     map[string]string
 }
 
 // Build makes the image that c describes. Besides the programs and files it
@@ -114,6 +115,7 @@ func Build(ctx context.Context, c Config) (v1.Image, error) {
 		Cmd:        c.Cmd,
 		Env:        append([]string{"PATH=/"}, c.Env...),
 		User:       c.User,
+		Labels:     c.Labels,
 	}
 	return mutate.ConfigFile(img, config)
 }
@@ -186,4 +188,14 @@ func Push(ctx context.Context, ref string, img v1.Image, user, password string) 
 		auth = authn.FromConfig(authn.AuthConfig{Username: user, Password: password})
 	}
 	return remote.Write(r, img, remote.WithContext(ctx), remote.WithAuth(auth))
+}
+
+// Publish pushes the image to the registry that ref names, with what docker
+// login or podman login left of it.
+func Publish(ctx context.Context, ref string, img v1.Image) error {
+	r, err := name.ParseReference(ref)
+	if err != nil {
+		return err
+	}
+	return remote.Write(r, img, remote.WithContext(ctx), remote.WithAuthFromKeychain(authn.DefaultKeychain))
 }

@@ -4,6 +4,7 @@ import (
 	"archive/tar"
 	"bytes"
 	"errors"
+	"fmt"
 	"io"
 	"net/http/httptest"
 	"os"
@@ -27,13 +28,14 @@ func TestBuild(t *testing.T) {
 		Files:    map[string][]byte{"/etc/b": []byte("b"), "/etc/a": []byte("a")},
 		Env:      []string{"A=1"},
 		User:     "65532",
+		Labels:   map[string]string{"version": "1"},
 	}
 	img := build(t, config)
 	file, err := img.ConfigFile()
 	if err != nil {
 		t.Fatal(err)
 	}
-	if c := file.Config; !slices.Equal(c.Entrypoint, []string{"/pause"}) || !slices.Equal(c.Env, []string{"PATH=/", "A=1"}) || c.User != "65532" {
+	if c := file.Config; !slices.Equal(c.Entrypoint, []string{"/pause"}) || !slices.Equal(c.Env, []string{"PATH=/", "A=1"}) || c.User != "65532" || c.Labels["version"] != "1" {
 		t.Errorf("the image's config is %+v", c)
 	}
 	if file.OS != "linux" || file.Architecture == "" || len(file.RootFS.DiffIDs) != 1 {
@@ -128,6 +130,15 @@ func TestWritePush(t *testing.T) {
 	defer server.Close()
 	ref := strings.TrimPrefix(server.URL, "http://") + "/pause:1"
 	if err := Push(t.Context(), ref, img, "user", "password"); err != nil {
+		t.Error(err)
+	}
+	logins := t.TempDir() // as docker login leaves them
+	t.Setenv("DOCKER_CONFIG", logins)
+	config := fmt.Sprintf(`{"auths": {%q: {"username": "user", "password": "password"}}}`, strings.TrimPrefix(server.URL, "http://"))
+	if err := os.WriteFile(filepath.Join(logins, "config.json"), []byte(config), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := Publish(t.Context(), ref, img); err != nil {
 		t.Error(err)
 	}
 	for _, password := range []string{"", "wrong"} {
