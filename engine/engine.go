@@ -212,7 +212,8 @@ const (
 //	NotStarted  free, at most 5 times; from then on OnError, OnTransientError
 //	Lost        infrastructure, 3 times or as many as the step says; from then
 //	            on OnError, OnTransientError
-//	Vanished    as Lost, but the step's last state is unknown, not failed
+//	Vanished    as Lost, but the step's last state is unknown, not failed; so is
+//	            that of a step which is to run once and is Lost
 //	Stopped     never: the step is cancelled, or it is TimedOut if its time was
 //	            over; if the run knows of neither, it is Lost
 //

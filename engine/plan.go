@@ -502,7 +502,7 @@ func (r *round) conclude(i int) Record {
 			next.State, next.Reason = Cancelled, out.Reason+"; "+r.why()
 		case again:
 			next.State, next.NotBefore, next.Finished = Waiting, when, time.Time{}
-		case out.Cause == Vanished:
+		case out.Cause == Vanished || out.Cause == Lost && s.Once: // how far it came, nobody knows
 			next.State = Unknown
 		default:
 			next.State = Failed

@@ -108,6 +108,34 @@ func Parse(file string, data []byte) (*Map, error) {
 	return m, nil
 }
 
+// Mirrors returns the map in which other images stand in for images, as
+// [Map.Mirrors] gives them.
+func Mirrors(of map[string]string) *Map {
+	m := &Map{targets: map[string]Target{}}
+	for image, other := range of {
+		m.targets[image] = Target{Image: other}
+	}
+	return m
+}
+
+// Mirrors returns the images that stand in for images, by the keys of the map;
+// nil if there are none.
+func (m *Map) Mirrors() map[string]string {
+	if m == nil {
+		return nil
+	}
+	var of map[string]string
+	for key, t := range m.targets {
+		if t.Image != "" {
+			if of == nil {
+				of = map[string]string{}
+			}
+			of[key] = t.Image
+		}
+	}
+	return of
+}
+
 // Images returns the keys, sorted.
 func (m *Map) Images() []string {
 	if m == nil {
