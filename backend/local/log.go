@@ -1,7 +1,6 @@
 package local
 
 import (
-	"bytes"
 	"fmt"
 	"io"
 	"os"
@@ -10,6 +9,7 @@ import (
 	"time"
 
 	"github.com/kfs-project/kfs/engine"
+	"github.com/kfs-project/kfs/internal/lines"
 )
 
 // This file passes the logs on. A process writes to its log file directly, so
@@ -26,8 +26,7 @@ type follower struct {
 	mu     sync.Mutex
 	file   *os.File
 	offset int64
-	part   []byte // of a line whose end has not been seen
-	max    int    // bytes of a line
+	lines.Splitter
 }
 
 // follow reports the lines of all logs, until Close.
@@ -78,7 +77,7 @@ func (t *follower) read(log string, last bool, f func([]string)) {
 	if info, err := t.file.Stat(); err == nil && info.Size()-t.offset > maxBehind {
 		skip := info.Size() - t.offset - maxBehind
 		t.offset += skip
-		t.part = nil
+		t.Rest()
 		f([]string{fmt.Sprintf("[%d bytes of the log are left out here]", skip)})
 	}
 	buf := make([]byte, 64<<10)
@@ -86,7 +85,7 @@ func (t *follower) read(log string, last bool, f func([]string)) {
 		n, err := t.file.ReadAt(buf, t.offset)
 		t.offset += int64(n)
 		read += n
-		if lines := t.lines(buf[:n]); len(lines) > 0 {
+		if lines := t.Add(buf[:n]); len(lines) > 0 {
 			f(lines)
 		}
 		if err != nil {
@@ -97,37 +96,12 @@ func (t *follower) read(log string, last bool, f func([]string)) {
 		}
 	}
 	if last {
-		if len(t.part) > 0 {
-			f([]string{line(t.part)})
+		if rest, ok := t.Rest(); ok {
+			f([]string{rest})
 		}
-		t.part = nil
 		t.file.Close()
 		t.file = nil
 	}
-}
-
-// lines takes text and returns the lines that are complete.
-func (t *follower) lines(text []byte) []string {
-	var lines []string
-	for len(text) > 0 {
-		piece, rest, whole := bytes.Cut(text, []byte("\n"))
-		for len(t.part)+len(piece) > t.max {
-			n := t.max - len(t.part)
-			lines = append(lines, line(append(t.part, piece[:n]...)))
-			t.part, piece = nil, piece[n:]
-		}
-		t.part = append(t.part, piece...)
-		if !whole {
-			break
-		}
-		lines = append(lines, line(t.part))
-		t.part, text = nil, rest
-	}
-	return lines
-}
-
-func line(text []byte) string {
-	return strings.ToValidUTF8(strings.TrimSuffix(string(text), "\r"), "\uFFFD")
 }
 
 // tail returns the last lines of a file, at most n, of its last 256 KiB.
@@ -151,7 +125,7 @@ func tail(file string, n int) []string {
 	}
 	all = all[max(0, len(all)-n):]
 	for i := range all {
-		all[i] = line([]byte(all[i]))
+		all[i] = lines.Text([]byte(all[i]))
 	}
 	return all
 }
