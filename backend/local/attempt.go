@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"maps"
 	"os"
 	"os/exec"
@@ -15,13 +14,14 @@ import (
 	"sync"
 	"syscall"
 	"time"
-	"unicode/utf8"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/kfs-project/kfs/dag"
 	"github.com/kfs-project/kfs/engine"
 	"github.com/kfs-project/kfs/images"
+	"github.com/kfs-project/kfs/internal/collect"
+	"github.com/kfs-project/kfs/internal/program"
 )
 
 // This file carries out one attempt.
@@ -55,7 +55,7 @@ func (x *Executor) newAttempt(e *engine.Attempt) *attempt {
 	sub := filepath.Join("steps", folders.Replace(e.Step), strconv.Itoa(e.Number))
 	a := &attempt{Attempt: e, x: x, dir: filepath.Join(x.dir, sub), log: filepath.Join(x.cfg.Dir, sub, "log")}
 	a.last = engine.Observation{ID: e.ID, Phase: engine.PhasePending}
-	a.tail.max = x.cfg.MaxLine
+	a.tail.Max = x.cfg.MaxLine
 	a.stopped = make(chan struct{})
 	return a
 }
@@ -108,7 +108,7 @@ func (a *attempt) execute() (o engine.Observation) {
 	if err != nil {
 		a.mu.Unlock()
 		o.Started = time.Time{}
-		return cannot(startError(cmd, err))
+		return cannot(program.StartError(cmd.Args, cmd.Env, err))
 	}
 	a.pid = cmd.Process.Pid
 	a.mu.Unlock()
@@ -195,41 +195,21 @@ func (a *attempt) place(f engine.Artifact) error {
 		return fmt.Errorf("file %q: %w", f.Name, err)
 	}
 	defer root.Close()
-	from, err := openOutput(root, filepath.Base(f.From))
+	from, err := collect.Open(root, filepath.Base(f.From))
 	if err != nil {
 		return fmt.Errorf("file %q: %s %w", f.Name, f.From, err)
 	}
 	defer from.Close()
 	info, err := from.Stat()
 	if err == nil && info.IsDir() {
-		err = copyTree(to, root, filepath.Base(f.From))
+		err = collect.CopyTree(to, root, filepath.Base(f.From))
 	} else if err == nil {
-		err = copyFile(to, from, info.Mode())
+		err = collect.CopyFile(to, from, info.Mode())
 	}
 	if err != nil {
 		return fmt.Errorf("file %q: copy %s: %w", f.Name, f.From, err)
 	}
 	return nil
-}
-
-// copyTree copies a folder below root. Links in it are copied as such.
-func copyTree(to string, root *os.Root, name string) error {
-	folder, err := root.OpenRoot(name)
-	if err != nil {
-		return err
-	}
-	defer folder.Close()
-	return os.CopyFS(to, folder.FS())
-}
-
-// copyFile copies a file; it can be run if that can, as in a folder.
-func copyFile(to string, from *os.File, mode os.FileMode) error {
-	out, err := os.OpenFile(to, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o666|mode.Perm())
-	if err != nil {
-		return err
-	}
-	_, err = io.Copy(out, from)
-	return errors.Join(err, out.Close())
 }
 
 // outPath is where the process leaves the output.
@@ -307,11 +287,11 @@ func (a *attempt) command(target *images.Exec, visible map[string]string) (*exec
 	if dir == "" {
 		dir = filepath.Join(a.dir, "work")
 	}
-	program, err := lookPath(argv[0], env["PATH"], dir)
+	file, err := program.Find(argv[0], env["PATH"], dir)
 	if err != nil {
 		return nil, err
 	}
-	cmd := &exec.Cmd{Path: program, Args: argv, Dir: dir}
+	cmd := &exec.Cmd{Path: file, Args: argv, Dir: dir}
 	for name, value := range env {
 		if strings.ContainsRune(name+value, 0) || strings.Contains(name, "=") {
 			return nil, fmt.Errorf("variable %q holds a character that no variable can hold", name)
@@ -337,79 +317,6 @@ func (x *Executor) baseEnv(target *images.Exec) map[string]string {
 		env[name] = value
 	}
 	return env
-}
-
-// lookPath returns the program's file, as execvp would find it in folder dir.
-func lookPath(program, pathList, dir string) (string, error) {
-	if program == "" {
-		return "", errors.New("the program is an empty text")
-	}
-	if strings.Contains(program, "/") {
-		file := program
-		if !filepath.IsAbs(file) && dir != "" {
-			file = filepath.Join(dir, file)
-		}
-		return file, executable(file, program)
-	}
-	var denied error
-	for _, d := range filepath.SplitList(pathList) {
-		if !filepath.IsAbs(d) {
-			continue // what it means would depend on the folder
-		}
-		file := filepath.Join(d, program)
-		err := executable(file, program)
-		if err == nil {
-			return file, nil
-		}
-		if !errors.Is(err, os.ErrNotExist) {
-			denied = err
-		}
-	}
-	if denied != nil {
-		return "", denied
-	}
-	return "", fmt.Errorf("program %q is not in PATH", program)
-}
-
-// executable returns nil if file can be run, as far as can be seen.
-func executable(file, program string) error {
-	info, err := os.Stat(file)
-	switch {
-	case errors.Is(err, os.ErrNotExist) || errors.Is(err, syscall.ENOTDIR):
-		return fmt.Errorf("program %q does not exist%w", program, quiet{os.ErrNotExist})
-	case err != nil:
-		return fmt.Errorf("program %q: %w", program, err)
-	case info.IsDir():
-		return fmt.Errorf("program %q is a folder", program)
-	case unix.Access(file, unix.X_OK) != nil:
-		return fmt.Errorf("program %q is not executable: chmod +x it", program)
-	}
-	return nil
-}
-
-// quiet is an error that says nothing and can be asked for.
-type quiet struct{ error }
-
-func (quiet) Error() string   { return "" }
-func (q quiet) Unwrap() error { return q.error }
-
-// startError says why a process could not be started.
-func startError(cmd *exec.Cmd, err error) error {
-	var errno syscall.Errno
-	errors.As(err, &errno)
-	switch errno {
-	case syscall.E2BIG:
-		n := 0
-		for _, s := range append(cmd.Args, cmd.Env...) {
-			n = max(n, len(s))
-		}
-		return fmt.Errorf("the arguments are too long for this system, the longest has %d bytes: hand large values on in files", n)
-	case syscall.ENOEXEC:
-		return fmt.Errorf("program %q is neither a program of this machine nor a script with #!", cmd.Args[0])
-	case syscall.ENOENT:
-		return fmt.Errorf("program %q, or the interpreter that its #! names, does not exist", cmd.Args[0])
-	}
-	return err
 }
 
 // exit returns the exit code, 128 and the signal's number for one killed by a
@@ -461,7 +368,7 @@ func (a *attempt) stop(force bool) {
 }
 
 // outputs reads the declared outputs, and returns their texts and where their
-// files are. As Argo does, one newline at the end of a text is taken off.
+// files are.
 func (a *attempt) outputs() (texts, files map[string]string, err error) {
 	if len(a.Outputs) == 0 {
 		return nil, nil, nil
@@ -475,8 +382,8 @@ func (a *attempt) outputs() (texts, files map[string]string, err error) {
 	for _, o := range a.Outputs {
 		text, err := a.text(root, o.Output)
 		if err == nil {
-			texts[o.Name] = strings.TrimSuffix(text, "\n")
-		} else if !o.File || !errors.Is(err, errNoText) {
+			texts[o.Name] = text
+		} else if !o.File || !errors.Is(err, collect.ErrNoText) {
 			return nil, nil, fmt.Errorf("output %q %w", o.Name, err)
 		}
 		files[o.Name] = a.kept(o.Output)
@@ -484,64 +391,14 @@ func (a *attempt) outputs() (texts, files map[string]string, err error) {
 	return texts, files, nil
 }
 
-// errNoText is wrapped by the error of an output that is there, but whose
-// content is no text that can be passed on.
-var errNoText = errors.New("a value is passed on as text; a file of any kind can be passed by inputPath or input_argument_path")
-
 // text reads an output.
 func (a *attempt) text(root *os.Root, o dag.Output) (string, error) {
-	f, err := openOutput(root, strings.TrimPrefix(path.Clean(o.Path), "/"))
+	text, err := collect.Text(root, strings.TrimPrefix(path.Clean(o.Path), "/"), a.x.cfg.MaxOutput)
 	switch {
 	case errors.Is(err, os.ErrNotExist):
 		return "", fmt.Errorf("was not written: the step must leave a file at %s (here %s)", o.Path, a.kept(o))
 	case err != nil:
 		return "", fmt.Errorf("at %s %w", o.Path, err)
 	}
-	defer f.Close()
-	if info, err := f.Stat(); err != nil || info.IsDir() {
-		return "", fmt.Errorf("at %s is a folder: %w", o.Path, errNoText)
-	}
-	text, err := io.ReadAll(io.LimitReader(f, a.x.cfg.MaxOutput+1))
-	switch {
-	case err != nil:
-		return "", fmt.Errorf("at %s cannot be read: %w", o.Path, err)
-	case int64(len(text)) > a.x.cfg.MaxOutput:
-		return "", fmt.Errorf("at %s is larger than %d bytes: %w", o.Path, a.x.cfg.MaxOutput, errNoText)
-	case !utf8.Valid(text) || strings.ContainsRune(string(text), 0):
-		return "", fmt.Errorf("at %s is not text, which is UTF-8 without zero bytes: %w", o.Path, errNoText)
-	}
-	return string(text), nil
-}
-
-// openOutput opens what a process has left: a regular file or a folder, and no
-// link out of where outputs are.
-func openOutput(root *os.Root, name string) (*os.File, error) {
-	info, err := root.Lstat(name)
-	switch {
-	case errors.Is(err, os.ErrNotExist):
-		return nil, err
-	case err != nil:
-		return nil, fmt.Errorf("cannot be read: %w", err)
-	case !info.Mode().IsRegular() && !info.IsDir():
-		return nil, fmt.Errorf("is %s: want a regular file or a folder", fileKind(info.Mode()))
-	}
-	f, err := root.OpenFile(name, os.O_RDONLY|unix.O_NONBLOCK|unix.O_NOFOLLOW, 0)
-	if err != nil {
-		return nil, fmt.Errorf("cannot be read: %w", err)
-	}
-	if now, err := f.Stat(); err != nil || now.Mode().Type() != info.Mode().Type() {
-		f.Close()
-		return nil, errors.New("was replaced while it was read")
-	}
-	return f, nil
-}
-
-func fileKind(m os.FileMode) string {
-	switch {
-	case m&os.ModeSymlink != 0:
-		return "a symbolic link"
-	case m&os.ModeNamedPipe != 0:
-		return "a named pipe"
-	}
-	return "no file"
+	return text, nil
 }

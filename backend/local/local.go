@@ -42,6 +42,7 @@ import (
 	"github.com/kfs-project/kfs/dag"
 	"github.com/kfs-project/kfs/engine"
 	"github.com/kfs-project/kfs/images"
+	"github.com/kfs-project/kfs/internal/program"
 )
 
 // A Config says how steps run. Dir must be given; the rest has defaults.
@@ -216,12 +217,12 @@ func (x *Executor) Check(_ context.Context, p *dag.Pipeline, args map[string]str
 				})
 			}
 		}
-		program, known := fill(argv[0])
+		name, known := fill(argv[0])
 		if !known {
 			continue
 		}
 		env := x.baseEnv(target.Exec)
-		if _, err := lookPath(program, env["PATH"], target.Exec.Dir); err != nil {
+		if _, err := program.Find(name, env["PATH"], target.Exec.Dir); err != nil {
 			faults = append(faults, &dag.Error{
 				Pos:  s.Pos,
 				Msg:  fmt.Sprintf("step %q cannot run on this machine: %v", s.Name, err),

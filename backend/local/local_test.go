@@ -47,7 +47,7 @@ func newExecutor(t testing.TB, cfg Config) *Executor {
 }
 
 func TestSuite(t *testing.T) {
-	enginetest.Run(t, func(t *testing.T) engine.Executor {
+	enginetest.Run(t, func(t *testing.T, _ engine.RunInfo, _ *dag.Pipeline) engine.Executor {
 		return newExecutor(t, Config{Images: parse(t, "images: {busybox: {exec: []}}")})
 	}, 256<<10)
 }
