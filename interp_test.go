@@ -17,8 +17,11 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/rogpeppe/go-internal/txtar"
 
+	"github.com/kfs-project/kfs/backend/accel"
 	"github.com/kfs-project/kfs/backend/argo"
+	"github.com/kfs-project/kfs/backend/k8s"
 	"github.com/kfs-project/kfs/dag"
+	"github.com/kfs-project/kfs/engine"
 	"github.com/kfs-project/kfs/interp"
 )
 
@@ -114,7 +117,8 @@ func addSections(t *testing.T, a *txtar.Archive, file, prefix, settings string) 
 		}
 		a.Files = append(a.Files,
 			txtar.File{Name: prefix + "json", Data: data},
-			txtar.File{Name: prefix + "argo", Data: compile(t, p)})
+			txtar.File{Name: prefix + "argo", Data: compile(t, p)},
+			txtar.File{Name: prefix + "steps", Data: steps(t, p)})
 	}
 }
 
@@ -126,6 +130,21 @@ func compile(t *testing.T, p *dag.Pipeline) []byte {
 		t.Fatal(err)
 	}
 	return manifest
+}
+
+// steps returns the pods of a run of a pipeline, whose name is the pipeline's.
+func steps(t *testing.T, p *dag.Pipeline) []byte {
+	t.Helper()
+	placed, err := accel.Place(p, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	name := dag.K8sName(p.Name)
+	pods, err := k8s.Preview(placed, engine.RunInfo{ID: name, Name: name}, k8s.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return pods
 }
 
 // evaluate returns the pipelines of a file.

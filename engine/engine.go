@@ -175,7 +175,8 @@ type Observation struct {
 	// Of one that exited with 0: for each output that it declares its text, but
 	// for those with File that have none or too much; and the places where the
 	// executor keeps the files, in a form of its own, if it can make Artifacts
-	// of them. It keeps them for as long as the run may be gone on with.
+	// of them: of those that are Taken it must. It keeps them for as long as the
+	// run may be gone on with. It has seen that all outputs are there.
 	Outputs map[string]string
 	Files   map[string]string
 

@@ -465,7 +465,7 @@ func (r *round) conclude(i int) Record {
 	case out.Cause == Exited && out.ExitCode == 0:
 		for _, d := range r.outputs(s) {
 			_, text := o.Outputs[d.Name]
-			if _, file := o.Files[d.Name]; !text && !(d.File && file) {
+			if _, file := o.Files[d.Name]; !text && !(d.File && (file || !d.Taken)) {
 				out.Cause = BadOutput
 				out.Reason = fmt.Sprintf("output %q was not collected", d.Name)
 				break

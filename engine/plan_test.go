@@ -81,6 +81,10 @@ func TestPlan(t *testing.T) {
 	retry := func(r dag.Retry) func(*dag.Pipeline) { return func(p *dag.Pipeline) { p.Steps[0].Retry = &r } }
 	timeout := func(text string) func(*dag.Pipeline) { return func(p *dag.Pipeline) { p.Steps[0].Timeout = text } }
 	abc := []string{"a", "b: a", "c: b"}
+	usedOutput := func(p *dag.Pipeline) {
+		p.Steps[0].Outputs = []dag.Output{{Name: "o"}}
+		p.Steps[1].Container.Set([]any{dag.Ref{Kind: dag.RefOutput, Step: "a", Name: "o"}.Token()}, "args")
+	}
 	limit := func(p *dag.Pipeline) { p.Conf = &dag.Conf{Timeout: 60} }
 	timedOut := &RunRecord{State: Running, Stop: StopTimeout, Started: t0}
 
@@ -113,8 +117,10 @@ func TestPlan(t *testing.T) {
 			records: map[string]Record{"a": {State: Failed}}, want: `commit c skipped (step "a" failed)`},
 		{name: "the others go on", steps: []string{"a", "b", "c: a", "d: b"},
 			records: map[string]Record{"a": {State: Failed}, "c": {State: Skipped}, "b": {State: Succeeded}}, want: "start d 1"},
-		{name: "a missing output", steps: []string{"a"}, change: func(p *dag.Pipeline) { p.Steps[0].Outputs = []dag.Output{{Name: "o"}} },
-			lives: map[int]live{0: finished(Exited, 0, 0)}, want: `commit a failed (output "o" was not collected)`},
+		{name: "a missing output", steps: []string{"a", "b"}, change: usedOutput, lives: map[int]live{0: finished(Exited, 0, 0)},
+			want: `commit a failed (output "o" was not collected); commit b skipped (step "a" failed)`},
+		{name: "a file that nobody takes", steps: []string{"a"}, change: func(p *dag.Pipeline) { p.Steps[0].Outputs = []dag.Output{{Name: "o"}} },
+			lives: map[int]live{0: finished(Exited, 0, 0)}, want: "commit a succeeded"},
 
 		{name: "succeeded", steps: []string{"a"}, records: map[string]Record{"a": {State: Succeeded}}, want: "run succeeded"},
 		{name: "failed", steps: []string{"a", "b"}, records: map[string]Record{"a": {State: Succeeded}, "b": {State: Skipped}}, want: "run failed"},

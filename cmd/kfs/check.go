@@ -86,7 +86,7 @@ type finding struct {
 // check returns the faults of a script and of all of its pipelines, each once,
 // for a target and a cluster.
 func (f *scriptFlags) check(ctx context.Context, stderr io.Writer, file string, t *target, profile accel.Profile) ([]finding, error) {
-	opts := argo.Options{Profile: profile}
+	opts := compileOptions{Options: argo.Options{Profile: profile}}
 	return f.findings(ctx, stderr, file, interp.Config{}, func(p *dag.Pipeline) error {
 		warn(stderr, f.rootOf(file), t.warnings(p, opts))
 		return t.check(p, opts)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"os"
 	"strconv"
@@ -11,7 +12,9 @@ import (
 
 	"github.com/kfs-project/kfs/backend/accel"
 	"github.com/kfs-project/kfs/backend/argo"
+	"github.com/kfs-project/kfs/backend/k8s"
 	"github.com/kfs-project/kfs/dag"
+	"github.com/kfs-project/kfs/engine"
 	"github.com/kfs-project/kfs/images"
 	"github.com/kfs-project/kfs/internal/spell"
 )
@@ -23,15 +26,23 @@ type target struct {
 	// check reports what the target cannot say of a valid pipeline, as a
 	// dag.Errors; warnings are about what is probably not meant; write writes
 	// it, where file is the name of the output.
-	check    func(p *dag.Pipeline, opts argo.Options) error
-	warnings func(p *dag.Pipeline, opts argo.Options) dag.Errors
-	write    func(p *dag.Pipeline, opts argo.Options, file string) ([]byte, error)
+	check    func(p *dag.Pipeline, opts compileOptions) error
+	warnings func(p *dag.Pipeline, opts compileOptions) dag.Errors
+	write    func(p *dag.Pipeline, opts compileOptions, file string) ([]byte, error)
+}
+
+// compileOptions are what the targets know beside the pipeline.
+type compileOptions struct {
+	argo.Options
+	runName string // "" is the pipeline's
+	cluster k8s.Options
 }
 
 // targets are the values of --target.
 var targets = []*target{
-	{"argo", "the Argo Workflow that KFP 1.8.22 would write", argo.Check, argo.Warnings, compileArgo},
-	{"json", "the pipeline itself as JSON", checkJSON, warnJSON, compileJSON},
+	{"argo", "the Argo Workflow that KFP 1.8.22 would write", checkArgo, warnArgo, compileArgo},
+	{"steps", "the pods that kfs run would make in a cluster", checkSteps, warnProfile, compileSteps},
+	{"json", "the pipeline itself as JSON", checkJSON, warnProfile, compileJSON},
 }
 
 // clusterFlags say what is known of the cluster that a manifest is for.
@@ -56,6 +67,7 @@ func newCompile() *cobra.Command {
 	var values valueFlags
 	var targetName, out string
 	var cluster clusterFlags
+	var runName, kfsImage string
 	cmd := &cobra.Command{
 		Use:   "compile FILE",
 		Short: "Write a pipeline as a manifest",
@@ -65,6 +77,7 @@ as KFP takes it. The time of compilation is noted only if SOURCE_DATE_EPOCH
 gives one.`,
 		Example: `  kfs compile mnist.star
   kfs compile mnist.star -o mnist.tar.gz --set platform=onprem
+  kfs compile mnist.star --target steps --run-name review
   kfs compile mnist.star --target json`,
 		Args: oneFile,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -96,7 +109,9 @@ gives one.`,
 			if err != nil {
 				return script.wrap(s, args[0], err)
 			}
-			opts := argo.Options{Params: params, CompilationTime: date, Image: mirror(mapped), Profile: profile}
+			opts := compileOptions{Options: argo.Options{Params: params, CompilationTime: date, Image: mirror(mapped), Profile: profile}}
+			opts.cluster = k8s.Options{Image: cmp.Or(kfsImage, os.Getenv("KFS_IMAGE")), Images: mapped.Mirrors()}
+			opts.runName = runName
 			if err := t.check(p, opts); err != nil {
 				return script.wrap(s, args[0], err)
 			}
@@ -112,28 +127,60 @@ gives one.`,
 	values.add(cmd)
 	cluster.add(cmd)
 	cmd.Flags().StringVar(&targetName, "target", targets[0].name, "what to write: "+targetDocs())
+	cmd.Flags().StringVar(&runName, "run-name", "", "name of the run that the target steps shows (default: the pipeline's)")
+	cmd.Flags().StringVar(&kfsImage, "kfs-image", "", "`image` of kfs itself, in the target steps (default: $KFS_IMAGE)")
 	cmd.Flags().StringVarP(&out, "output", "o", "-", "`file` to write; - is standard output")
 	return cmd
 }
 
-func compileArgo(p *dag.Pipeline, opts argo.Options, file string) ([]byte, error) {
-	manifest, err := argo.Compile(p, opts)
+func checkArgo(p *dag.Pipeline, opts compileOptions) error { return argo.Check(p, opts.Options) }
+
+func warnArgo(p *dag.Pipeline, opts compileOptions) dag.Errors { return argo.Warnings(p, opts.Options) }
+
+func compileArgo(p *dag.Pipeline, opts compileOptions, file string) ([]byte, error) {
+	manifest, err := argo.Compile(p, opts.Options)
 	if err != nil {
 		return nil, err
 	}
 	return argo.Archive(file, manifest)
 }
 
+func checkSteps(p *dag.Pipeline, opts compileOptions) error {
+	_, err := compileSteps(p, opts, "")
+	return err
+}
+
+func compileSteps(p *dag.Pipeline, opts compileOptions, file string) ([]byte, error) {
+	if err := noArchive(file); err != nil {
+		return nil, err
+	}
+	p, err := accel.Place(p, opts.Profile)
+	if err != nil {
+		return nil, err
+	}
+	name := cmp.Or(opts.runName, dag.K8sName(p.Name))
+	return k8s.Preview(p, engine.RunInfo{ID: name, Name: name, Args: opts.Params}, opts.cluster)
+}
+
 // checkJSON finds what no target at all could give.
-func checkJSON(p *dag.Pipeline, _ argo.Options) error { return accel.Check(p) }
+func checkJSON(p *dag.Pipeline, _ compileOptions) error { return accel.Check(p) }
 
-func warnJSON(p *dag.Pipeline, opts argo.Options) dag.Errors { return accel.Warnings(p, opts.Profile) }
+func warnProfile(p *dag.Pipeline, opts compileOptions) dag.Errors {
+	return accel.Warnings(p, opts.Profile)
+}
 
-func compileJSON(p *dag.Pipeline, opts argo.Options, file string) ([]byte, error) {
-	if argo.IsArchive(file) {
-		return nil, fmt.Errorf("-o %s: an archive holds a Workflow: want --target argo, or a file of another ending", file)
+func compileJSON(p *dag.Pipeline, _ compileOptions, file string) ([]byte, error) {
+	if err := noArchive(file); err != nil {
+		return nil, err
 	}
 	return p.JSON()
+}
+
+func noArchive(file string) error {
+	if argo.IsArchive(file) {
+		return fmt.Errorf("-o %s: an archive holds a Workflow: want --target argo, or a file of another ending", file)
+	}
+	return nil
 }
 
 func findTarget(name string) (*target, error) {

@@ -30,6 +30,9 @@ const (
 	exitOK        = 0
 	exitFailed    = 1 // the run failed
 	exitUsage     = 2 // the command line or the pipeline is wrong
+	exitCluster   = 3 // the cluster refused, or cannot be reached
+	exitHeld      = 4 // another driver holds the run
+	exitDetached  = 5 // the run waits for kfs resume
 	exitCancelled = 6
 	exitBug       = 70
 )
@@ -83,8 +86,9 @@ func newRoot(stdout, stderr io.Writer) *cobra.Command {
 the Kubeflow Pipelines v1 DSL, and writes them as manifests.
 
 Results go to standard output, all else to standard error. Exit status: 0 done;
-1 the run failed; 2 the command line or the pipeline is wrong; 6 cancelled;
-70 a bug of kfs.`,
+1 the run failed; 2 the command line or the pipeline is wrong; 3 the cluster
+refused or cannot be reached; 4 another kfs holds the run; 5 detached: the run
+waits for kfs resume; 6 cancelled; 70 a bug of kfs.`,
 		SilenceErrors: true,
 		SilenceUsage:  true,
 	}
@@ -92,7 +96,7 @@ Results go to standard output, all else to standard error. Exit status: 0 done;
 	root.SetFlagErrorFunc(flagError)
 	root.SetOut(stdout)
 	root.SetErr(stderr)
-	root.AddCommand(newAccel(), newCheck(), newCompile(), newGraph(), newRun(), newVendor(), newVersion())
+	root.AddCommand(newAccel(), newCheck(), newCompile(), newDelete(), newGraph(), newIO(), newResume(), newRun(), newVendor(), newVersion())
 	root.CompletionOptions.HiddenDefaultCmd = true
 	return root
 }

@@ -6,6 +6,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"sync"
 	"text/tabwriter"
 	"time"
 
@@ -19,6 +20,7 @@ import (
 
 // plainProgress writes a line with the time for each event of a run.
 type plainProgress struct {
+	mu      sync.Mutex
 	w       io.Writer
 	started map[string]time.Time // of the attempt that runs, by step
 	said    string               // of the run, the last reason
@@ -30,6 +32,8 @@ func newPlainProgress(w io.Writer) *plainProgress {
 
 // event is an engine.Config.Events.
 func (p *plainProgress) event(e engine.Event) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	line := ""
 	switch e.Kind {
 	case engine.EventRun:

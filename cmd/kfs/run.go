@@ -10,7 +10,6 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"syscall"
 
@@ -24,24 +23,42 @@ import (
 func newRun() *cobra.Command {
 	var script scriptFlags
 	var values valueFlags
-	var state, name string
+	var kube kubeFlags
+	var onCluster runFlags
+	var backend, state, name string
 	var parallelism int
 	cmd := &cobra.Command{
 		Use:   "run FILE",
-		Short: "Run a pipeline on this machine",
-		Long: `Run evaluates a script and carries its pipeline out on this machine: each step
-as a process, by the command that --images names for its image. A line is
-written for each thing that happens, and a summary at the end. What each step
-writes is shown and kept in the state folder.
+		Short: "Run a pipeline, on a cluster or on this machine",
+		Long: `Run evaluates a script and carries its pipeline out. A line is written for each
+thing that happens, and a summary at the end.
 
-Ctrl-C asks the running steps to end and starts no more; a second one ends them
-at once; a third one leaves.`,
-		Example: `  kfs run mnist.star --images images.yaml
+Where it runs, nobody guesses: where --backend says (k8s or local), else
+$KFS_BACKEND, else the entry backend of kfs.yaml in the script's root, else on a
+cluster if a flag names one (--context, --kubeconfig, -n), else on this machine.
+
+On a cluster, each step is a pod. If kfs ends, however it does, the steps that
+run go on, and kfs resume carries the run on: no step is started twice, and no
+result is lost. Ctrl-C leaves the run so; a second one within three seconds
+cancels it; a third one leaves.
+
+On this machine, each step is a process, by the command that --images names for
+its image. What it writes is kept in the state folder. Ctrl-C asks the running
+steps to end and starts no more; a second one ends them at once; a third one
+leaves.`,
+		Example: `  kfs run mnist.star -n ml --kfs-image registry.local/kfs
   kfs run mnist.star --images images.yaml -p train_steps=1000 --parallelism 2`,
 		Args: oneFile,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if parallelism < 1 {
-				return fmt.Errorf("--parallelism %d: want 1 or more", parallelism)
+			if parallelism < 0 {
+				return fmt.Errorf("--parallelism %d: want 0, which is no limit, or more", parallelism)
+			}
+			project, err := readProject(script.rootOf(args[0]))
+			if err != nil {
+				return err
+			}
+			if backend, err = backendOf(backend, &kube, project); err != nil {
+				return err
 			}
 			given, err := values.values()
 			if err != nil {
@@ -59,6 +76,19 @@ at once; a third one leaves.`,
 				return script.wrap(s, args[0], err)
 			}
 			run := engine.RunInfo{ID: newID(), Name: name, Args: given}
+			if backend == "k8s" {
+				cluster, err := kube.cluster(project)
+				if err != nil {
+					return err
+				}
+				opts := onCluster.options(project)
+				opts.Images = mapped.Mirrors()
+				r := clusterRun{cmd: cmd, cluster: cluster, root: script.rootOf(args[0]), parallelism: parallelism}
+				return script.wrap(s, args[0], r.begin(cmd.Context(), p, run, opts, onCluster.profile))
+			}
+			if parallelism == 0 {
+				parallelism = localParallelism()
+			}
 			dir, err := makeRunFolder(state, p, &run)
 			if err != nil {
 				return err
@@ -75,9 +105,12 @@ at once; a third one leaves.`,
 	script.add(cmd)
 	values.add(cmd)
 	flags := cmd.Flags()
-	flags.StringVar(&state, "state", "", "`folder` for logs and outputs of runs (default: kfs in $XDG_DATA_HOME or ~/.local/share)")
+	flags.StringVar(&backend, "backend", "", "where to run: k8s or local (default: see above)")
+	flags.StringVar(&state, "state", "", "`folder` for logs and outputs of runs on this machine (default: kfs in $XDG_DATA_HOME or ~/.local/share)")
 	flags.StringVar(&name, "run-name", "", "name of the run (default: the pipeline's with a random end)")
-	flags.IntVar(&parallelism, "parallelism", max(4, runtime.NumCPU()), "how many steps run at once")
+	flags.IntVar(&parallelism, "parallelism", 0, fmt.Sprintf("how many steps run at once (default: %d on this machine, no limit on a cluster)", localParallelism()))
+	kube.add(cmd)
+	onCluster.add(cmd)
 	return cmd
 }
 
@@ -185,8 +218,7 @@ func makeRunFolder(state string, p *dag.Pipeline, run *engine.RunInfo) (string, 
 	}
 	for {
 		if !given {
-			prefix := dag.K8sName(p.Name)
-			run.Name = strings.TrimSuffix(prefix[:min(len(prefix), 50)], "-") + "-" + newID()[:5]
+			run.Name = newName(p)
 		}
 		dir := filepath.Join(runs, run.Name)
 		err := os.Mkdir(dir, 0o700)
@@ -200,6 +232,12 @@ func makeRunFolder(state string, p *dag.Pipeline, run *engine.RunInfo) (string, 
 			return "", fmt.Errorf("--run-name %s: a run of this name stands in %s", run.Name, dir)
 		}
 	}
+}
+
+// newName returns a name for a run of the pipeline.
+func newName(p *dag.Pipeline) string {
+	prefix := dag.K8sName(p.Name)
+	return strings.Trim(prefix[:min(len(prefix), 44)], "-") + "-" + newID()[:5]
 }
 
 // dataFolder is the folder of kfs for data of the user, by the XDG Base

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -64,6 +65,28 @@ func TestE2EMnistDeployers(t *testing.T) {
 		t.Errorf("with another model, the model server is of generation %s, want 2", got)
 	}
 	checkServed(t, ns)
+}
+
+// TestE2EMnist runs the pipeline on the cluster by kfs, and asks the model that
+// it serves for predictions.
+func TestE2EMnist(t *testing.T) {
+	loadImage(t)
+	ns := newNamespace(t)
+	kfs := filepath.Join(t.TempDir(), "kfs")
+	if out, err := exec.Command("go", "build", "-o", kfs, "../../cmd/kfs").CombinedOutput(); err != nil {
+		t.Fatalf("build kfs: %v\n%s", err, out)
+	}
+	out, err := exec.Command(kfs, "run", "../mnist.star", "-n", ns, "--images", "images-cluster.yaml", "--run-name", "mnist",
+		"--set", "platform=onprem", "--set", "service_account="+deployer,
+		"-p", "pvc_name="+claim, "-p", "model_export_dir=/mnt/export").CombinedOutput()
+	if err != nil || !strings.Contains(string(out), "run mnist succeeded") {
+		t.Fatalf("kfs run: %v\n%s", err, out)
+	}
+	checkServed(t, ns)
+	if out, err := exec.Command(kfs, "delete", "mnist", "-n", ns).CombinedOutput(); err != nil {
+		t.Fatalf("kfs delete: %v\n%s", err, out)
+	}
+	checkServed(t, ns) // what the run has deployed outlives it
 }
 
 // loadImage gives the node the image of this program.

@@ -51,12 +51,17 @@ func config(t testing.TB, variable string) *rest.Config {
 // Root returns the folder of the project.
 func Root(t testing.TB) string {
 	t.Helper()
-	out, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}").Output()
+	dir, err := root()
 	if err != nil {
 		t.Fatalf("go list: %v", err)
 	}
-	return strings.TrimSpace(string(out))
+	return dir
 }
+
+var root = sync.OnceValues(func() (string, error) {
+	out, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}").Output()
+	return strings.TrimSpace(string(out)), err
+})
 
 // Command runs a command of bin/cluster and returns what it prints.
 func Command(t testing.TB, args ...string) string {
@@ -105,7 +110,7 @@ func Namespace(t testing.TB) string {
 	Kubectl(t, "create", "namespace", name)
 	t.Cleanup(func() {
 		// What a test has left with a finalizer would keep the namespace.
-		exec.Command("sh", "-c", "kubectl get pods -n "+name+` -o name | xargs -r kubectl patch -n `+name+` --type merge -p '{"metadata":{"finalizers":null}}'`).Run()
+		exec.Command("sh", "-c", "kubectl get pods -n "+name+` -o jsonpath='{range .items[?(@.metadata.finalizers)]}pod/{.metadata.name} {end}' | xargs -r kubectl patch -n `+name+` --type merge -p '{"metadata":{"finalizers":null}}'`).Run()
 		exec.Command("kubectl", "delete", "namespace", name, "--wait=false").Run()
 	})
 	return name

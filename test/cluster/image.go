@@ -33,7 +33,7 @@ func imageBuildCommand(o *options) *cobra.Command {
 		Short: "Build an image of static programs: executables, or Go packages that are built first",
 		Long: `Build an image of static programs: executables, or Go packages that are built
 first. Each becomes /NAME in the image, whose only other content is an empty
-/tmp and what --file names. Without --output, --load or --push it is loaded.`,
+/tmp and what --file and --symlink name. Without --output, --load or --push it is loaded.`,
 		Example: `  cluster image build -t localhost/kfs:dev ./cmd/kfs
   cluster image build -t kfs:dev -o kfs.tar ./cmd/kfs ./cmd/kfs-launch
   cluster image build -t kfs:dev --push open ./cmd/kfs
@@ -87,6 +87,7 @@ first. Each becomes /NAME in the image, whose only other content is an empty
 	flags.StringArrayVar(&c.Env, "env", nil, "NAME=VALUE")
 	flags.StringVar(&c.User, "user", "", "user ID that it runs as (default: root)")
 	flags.StringToStringVar(&c.Labels, "label", nil, "labels, as in org.opencontainers.image.version=v1")
+	flags.StringToStringVar(&c.Links, "symlink", nil, "symbolic links, as in /bin/sh=/busybox")
 	flags.StringToStringVar(&files, "file", nil, "further files, as in /PATH/IN/IMAGE=FILE")
 	return cmd
 }

@@ -38,10 +38,11 @@ type Config struct {
 	Programs []string
 	Dir      string            // where packages are looked up; the working directory if empty
 	Files    map[string][]byte // further files, by absolute path; mode 0644
+	Links    map[string]string // symbolic links, by absolute path, and where they lead
 
 	Entrypoint []string // the first program if nil; none if empty
 	Cmd        []string
-	Env        []string // NAME=value, after PATH=/
+	Env        []string // NAME=value; PATH is / if it is not among them
 	User       string   // such as "65532"; root if empty
 	Labels     map[string]string
 }
@@ -87,6 +88,9 @@ func Build(ctx context.Context, c Config) (v1.Image, error) {
 	for _, file := range slices.Sorted(maps.Keys(c.Files)) {
 		err = errors.Join(err, add(w, file, c.Files[file], 0o644))
 	}
+	for _, link := range slices.Sorted(maps.Keys(c.Links)) {
+		err = errors.Join(err, w.WriteHeader(&tar.Header{Typeflag: tar.TypeSymlink, Name: strings.TrimPrefix(path.Clean(link), "/"), Linkname: c.Links[link], Mode: 0o777}))
+	}
 	if err := errors.Join(err, w.Close()); err != nil {
 		return nil, err
 	}
@@ -110,10 +114,14 @@ func Build(ctx context.Context, c Config) (v1.Image, error) {
 	}
 	config = config.DeepCopy()
 	config.Architecture, config.OS = runtime.GOARCH, "linux"
+	env := c.Env
+	if !slices.ContainsFunc(env, func(v string) bool { return strings.HasPrefix(v, "PATH=") }) {
+		env = append([]string{"PATH=/"}, env...)
+	}
 	config.Config = v1.Config{
 		Entrypoint: entrypoint,
 		Cmd:        c.Cmd,
-		Env:        append([]string{"PATH=/"}, c.Env...),
+		Env:        env,
 		User:       c.User,
 		Labels:     c.Labels,
 	}

@@ -1,0 +1,562 @@
+package k8s
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/wait"
+	"k8s.io/apimachinery/pkg/watch"
+	"k8s.io/client-go/tools/cache"
+
+	"github.com/kfs-project/kfs/engine"
+)
+
+// This file observes the pods of a run.
+
+// Observe implements engine.Executor. The first call lists all pods of the run,
+// as they are now and not as a cache has them, and watches them from then on.
+func (r *Run) Observe(ctx context.Context, _ engine.RunInfo, report func(engine.Observation)) error {
+	guarded := func(o engine.Observation) {
+		if ctx.Err() == nil {
+			report(o)
+		}
+	}
+	r.observing.Do(func() {
+		r.failed = r.observeResources(ctx)
+		r.startObserving()
+	})
+	if r.failed != nil {
+		return r.failed
+	}
+	select {
+	case <-r.observed:
+	case <-r.lostRun:
+		return r.Err()
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	r.at.Lock()
+	r.report = guarded
+	var known []engine.Observation
+	for _, a := range r.attempts {
+		if a.last.Phase > 0 {
+			known = append(known, a.last)
+		}
+	}
+	r.at.Unlock()
+	for _, o := range known {
+		report(o)
+	}
+	return nil
+}
+
+// startObserving starts what goes on beside calls, until Close.
+func (r *Run) startObserving() {
+	n := r.Logs
+	if n == 0 {
+		n = 100
+	}
+	r.follow = make(chan struct{}, max(n, 0))
+	reflector := cache.NewReflectorWithOptions(&cache.ListWatch{
+		ListWithContextFunc: func(ctx context.Context, opts metav1.ListOptions) (runtime.Object, error) {
+			opts.LabelSelector = selector(r.info.Name, "").LabelSelector
+			opts.ResourceVersion, opts.ResourceVersionMatch = "", "" // as it is now, not as a cache has it
+			return r.cluster.pods.List(ctx, opts)
+		},
+		WatchFuncWithContext: func(ctx context.Context, opts metav1.ListOptions) (watch.Interface, error) {
+			opts.LabelSelector = selector(r.info.Name, "").LabelSelector
+			return r.cluster.pods.Watch(ctx, opts)
+		},
+	}, &corev1.Pod{}, (*podStore)(r), cache.ReflectorOptions{
+		Name:    "pods of run " + r.info.Name,
+		Backoff: &wait.Backoff{Duration: 200 * time.Millisecond, Factor: 2, Jitter: 0.2, Steps: 10, Cap: 3 * time.Second},
+	})
+	r.working.Go(func() { reflector.RunWithContext(r.ctx) })
+	r.working.Go(func() { r.watchRun(r.ctx) })
+	r.working.Go(func() { r.tend(r.ctx) })
+	r.work(r.ctx, &r.create, creators, r.makePod)
+	r.work(r.ctx, &r.release, releasers, r.letPodGo)
+}
+
+// A podStore takes in what the reflector sees. It keeps no pods, but what is
+// to be known of them.
+type podStore Run
+
+func (s *podStore) Add(o any) error    { (*Run)(s).see(o.(*corev1.Pod)); return nil }
+func (s *podStore) Update(o any) error { (*Run)(s).see(o.(*corev1.Pod)); return nil }
+func (s *podStore) Resync() error      { return nil }
+
+func (s *podStore) Delete(o any) error {
+	if pod, ok := o.(*corev1.Pod); ok {
+		(*Run)(s).see(pod)
+		(*Run)(s).left(pod.Name, pod.UID)
+	}
+	return nil
+}
+
+func (s *podStore) Replace(list []any, _ string) error {
+	r := (*Run)(s)
+	there := make(map[string]bool, len(list))
+	for _, o := range list {
+		pod := o.(*corev1.Pod)
+		there[string(pod.UID)] = true
+		r.see(pod)
+	}
+	type missed struct {
+		pod string
+		a   *attempt
+	}
+	var missing []missed
+	r.at.Lock()
+	for _, a := range r.attempts {
+		if a.pod != "" && !a.gone && !there[string(a.uid)] {
+			missing = append(missing, missed{a.pod, a})
+		}
+	}
+	r.at.Unlock()
+	for _, m := range missing {
+		// A pod that was made while the list was on its way is not in it.
+		r.working.Go(func() {
+			err := r.cluster.do(r.ctx, func(ctx context.Context) error {
+				pod, err := r.cluster.pods.Get(ctx, m.pod, metav1.GetOptions{})
+				if err == nil {
+					r.see(pod)
+				}
+				return err
+			})
+			if apierrors.IsNotFound(err) {
+				r.left(m.pod, m.a.uid)
+			}
+		})
+	}
+	select {
+	case <-r.observed:
+	default:
+		close(r.observed)
+	}
+	return nil
+}
+
+// see takes in how a pod is.
+func (r *Run) see(pod *corev1.Pod) {
+	id := attemptID(pod)
+	if id == "" || pod.Annotations[runIDAnnotation] != r.info.ID || pod.Name != id && !ofJob(pod, id) {
+		return // of an earlier run of this name, perhaps, or somebody's copy of one
+	}
+	s := look(pod, r.cluster.health.local, time.Now())
+	version, _ := strconv.ParseUint(pod.ResourceVersion, 10, 64)
+	r.at.Lock()
+	a := r.attempts[id]
+	if a == nil {
+		a = r.newAttempt(id)
+	}
+	if a.pod != "" && a.uid != pod.UID { // a Job has made two
+		told := a.second == pod.UID
+		a.second = pod.UID
+		r.at.Unlock()
+		if !told {
+			r.notice("pod %s is a second one of attempt %s: it is ended, and its outcome does not count", pod.Name, id)
+			r.working.Go(func() { r.discard(r.ctx, pod.Name, pod.UID) })
+		}
+		return
+	}
+	if version < a.version {
+		r.at.Unlock()
+		return
+	}
+	first := a.pod == ""
+	if first {
+		a.pod, a.uid = pod.Name, pod.UID
+	}
+	a.version = version
+	a.held = slices.Contains(pod.Finalizers, outcomeFinalizer)
+	a.job = a.job || pod.Name != id
+	a.made = r.cluster.health.local(pod.CreationTimestamp.Time)
+	if limit, err := time.ParseDuration(pod.Annotations[pendingAnnotation]); err == nil {
+		a.limit = limit
+	}
+	if s.stranger && !s.ended {
+		a.cut = true
+	}
+	before := a.seen
+	if s.Phase == engine.PhaseRunning && before.Phase == engine.PhaseRunning && !before.Started.IsZero() {
+		s.Started = before.Started // it does not begin later because it is looked at again
+	}
+	a.seen = s
+	if e := endingOf(pod); e != nil && a.ending == nil && !s.ended {
+		a.ending = e // by a driver before this one, which may not have come to delete the pod
+	}
+	committed, concluded, giving := r.done[id], a.concluded, a.ending != nil
+	var o engine.Observation
+	start, late := false, false
+	switch {
+	case committed:
+	case concluded:
+		if late = first; late { // it was given up before it was seen: an answer that came late
+			a.ending = &ending{Cause: engine.Stopped, Reason: "its attempt was over before the pod was made"}
+		}
+	case s.ended && (s.decided || !a.overdue.IsZero() && time.Now().After(a.overdue)):
+		a.concluded, start = true, true
+	case s.ended:
+		if a.overdue.IsZero() {
+			a.overdue = time.Now().Add(undecided)
+		}
+	default:
+		a.overdue = time.Time{} // what had ended was started again
+		o = s.Observation
+		if o.Phase == engine.PhasePending && o.Reason == "" {
+			o.Reason = a.why
+		}
+	}
+	r.at.Unlock()
+	switch {
+	case committed && a.held:
+		r.release.put(id)
+	case late:
+		r.working.Go(func() { r.kill(r.ctx, a); r.release.put(id) })
+	case start:
+		r.working.Go(func() { r.concludePod(r.ctx, a, s) })
+	case o.Phase > 0:
+		if giving && first && !s.deleting {
+			r.working.Go(func() { r.end(r.ctx, a) })
+		}
+		r.tell(a, o)
+		if o.Phase == engine.PhaseRunning {
+			r.followLog(a)
+		}
+	}
+	if s.settled && !before.settled {
+		r.settledPod()
+	}
+}
+
+// ofJob reports whether a pod was made by the Job of an attempt.
+func ofJob(pod *corev1.Pod, id string) bool {
+	owner := metav1.GetControllerOf(pod)
+	return owner != nil && owner.Kind == "Job" && owner.Name == id
+}
+
+// left takes in that a pod is not there any more.
+func (r *Run) left(pod string, uid types.UID) {
+	r.at.Lock()
+	var a *attempt
+	for _, b := range r.attempts {
+		if b.pod == pod && b.uid == uid {
+			a = b
+			break
+		}
+	}
+	if a == nil || a.gone {
+		r.at.Unlock()
+		return
+	}
+	a.gone = true
+	s, concluded, why := a.seen, a.concluded || r.done[a.id], a.ending
+	a.concluded = true
+	r.at.Unlock()
+	r.settledPod()
+	switch {
+	case concluded:
+	case s.ended:
+		r.working.Go(func() { r.concludePod(r.ctx, a, s) })
+	default:
+		o := engine.Observation{Phase: engine.PhaseFinished, Finished: time.Now(), Started: s.Started, Cause: engine.Vanished,
+			Reason: "its pod was removed by somebody, finalizer and all"}
+		if why != nil {
+			o.Cause, o.Reason = why.Cause, why.Reason
+		}
+		r.tell(a, o)
+	}
+}
+
+// settledPod looks at what waits for other pods to end.
+func (r *Run) settledPod() {
+	r.at.Lock()
+	var waiting []string
+	for _, a := range r.attempts {
+		if a.spec != nil && a.spec.Resource == nil && a.pod == "" && !a.job && !a.concluded && a.last.Reason != "" {
+			waiting = append(waiting, a.id)
+		}
+	}
+	r.at.Unlock()
+	slices.Sort(waiting)
+	for _, id := range waiting {
+		r.create.put(id)
+	}
+}
+
+// concludePod says how the attempt of a pod has ended, which may need its log
+// and its events.
+func (r *Run) concludePod(ctx context.Context, a *attempt, s sight) {
+	r.conclude <- struct{}{}
+	defer func() { <-r.conclude }()
+	r.flushLog(ctx, a)
+	o := s.Observation
+	o.Phase = engine.PhaseFinished
+	switch {
+	case s.unlocated:
+		r.locate(ctx, a, &o)
+	case o.Cause == engine.Exited && s.ran: // and not an init container
+		r.judge(ctx, a, s, &o)
+	}
+	r.conclusion(a, o)
+}
+
+// locate decides whether a container has run of which the node knows nothing:
+// if so, its node has told by an event. Without any event nothing is known.
+func (r *Run) locate(ctx context.Context, a *attempt, o *engine.Observation) {
+	began, known := false, false
+	for _, e := range r.eventsOf(ctx, a) {
+		known = true
+		began = began || e.Reason == "Started" && e.InvolvedObject.FieldPath == mainPath
+	}
+	switch {
+	case began:
+		o.Cause, o.Reason = engine.Vanished, "its node has lost the record of how it ended"
+	case !known:
+		o.Cause, o.Reason = engine.Vanished, o.Reason+", as it seems: nobody knows"
+	}
+}
+
+// conclusion reports how an attempt has ended.
+func (r *Run) conclusion(a *attempt, o engine.Observation) {
+	if r.ctx.Err() != nil {
+		return
+	}
+	o.Phase = engine.PhaseFinished
+	if o.Log == "" && a.pod != "" {
+		o.Log = "kubectl logs -n " + r.cluster.Namespace + " " + a.pod
+	}
+	r.at.Lock()
+	a.concluded = true
+	r.at.Unlock()
+	r.tell(a, o)
+}
+
+// judge decides whether the exit of a container whose pod was deleted is its
+// own, and takes in what the launcher says.
+func (r *Run) judge(ctx context.Context, a *attempt, s sight, o *engine.Observation) {
+	r.at.Lock()
+	killed := a.cut
+	r.at.Unlock()
+	unknown, told, signalled := false, false, false
+	if s.launched {
+		told, signalled = r.launcherResult(ctx, a, s, o)
+	}
+	switch {
+	case !s.stranger:
+		killed = false
+	case told: // which knows better than who has seen the pod being deleted a moment before
+		killed = signalled
+	case !killed:
+		killed, unknown = r.askEvents(ctx, a)
+	}
+	if o.Cause != engine.Exited && o.Cause != engine.BadOutput || !killed && !unknown {
+		return
+	}
+	*o = engine.Observation{Phase: o.Phase, Started: o.Started, Finished: o.Finished, Message: o.Message}
+	why := firstText(s.disruption, "its pod was deleted by somebody")
+	o.Cause, o.Reason = engine.Lost, why+" while it ran; "+exitReason(s.ExitCode)
+	if unknown {
+		o.Cause, o.Reason = engine.Vanished, why+", and nobody knows whether it had ended before; "+exitReason(s.ExitCode)
+	}
+}
+
+// mainPath is what the events of the step's own container are about.
+const mainPath = "spec.containers{" + mainContainer + "}"
+
+// askEvents asks whether the container of a deleted pod was killed, which the
+// node says by an event, perhaps a moment later. Without any event nothing is
+// known.
+func (r *Run) askEvents(ctx context.Context, a *attempt) (killed, unknown bool) {
+	for n := range 2 {
+		if n > 0 && sleep(ctx, time.Second) != nil {
+			break
+		}
+		unknown = true
+		for _, e := range r.eventsOf(ctx, a) {
+			switch {
+			case e.InvolvedObject.FieldPath != mainPath:
+			case e.Reason == "Killing" && strings.HasPrefix(e.Message, "Stopping container"):
+				return true, false
+			case e.Reason == "Started":
+				unknown = false
+			}
+		}
+	}
+	return false, unknown
+}
+
+// eventsOf returns the events of an attempt's pod, or of its Job if that has
+// made none yet; none if they cannot be had.
+func (r *Run) eventsOf(ctx context.Context, a *attempt) []corev1.Event {
+	r.at.Lock()
+	about := fields.Set{"involvedObject.kind": "Pod", "involvedObject.name": a.pod, "involvedObject.uid": string(a.uid)}
+	if a.pod == "" {
+		about = fields.Set{"involvedObject.kind": "Job", "involvedObject.name": a.id}
+	}
+	r.at.Unlock()
+	var list *corev1.EventList
+	if err := r.cluster.do(ctx, func(ctx context.Context) (err error) {
+		list, err = r.cluster.events.List(ctx, metav1.ListOptions{FieldSelector: about.String()})
+		return err
+	}); err != nil {
+		return nil
+	}
+	return list.Items
+}
+
+// tend looks after what time decides: pods that do not start, failures of which
+// a pod says no more, pods that do not end, and what waits to be made.
+func (r *Run) tend(ctx context.Context) {
+	every := max(min(time.Second, r.limits.BadImage/4, r.limits.Slow/2), 50*time.Millisecond)
+	for sleep(ctx, every) == nil {
+		var explain, give, conclude, clear []*attempt
+		var sights []sight
+		finished := 0
+		now := time.Now()
+		away, _ := r.cluster.health.away()
+		r.at.Lock()
+		for _, a := range r.attempts {
+			switch {
+			case a.gone:
+			case r.done[a.id] && a.seen.ended && !a.seen.settled && !a.seen.deleting && a.released && now.Sub(a.freed) > r.limits.Settle:
+				clear = append(clear, a) // something in it goes on, though the step is over
+			case r.done[a.id]:
+				if a.released && a.seen.settled {
+					finished++
+				}
+			case a.concluded, a.spec != nil && a.spec.Resource != nil:
+			case a.seen.ended:
+				if !a.overdue.IsZero() && now.After(a.overdue) {
+					a.concluded = true
+					conclude, sights = append(conclude, a), append(sights, a.seen)
+				}
+			case a.ending != nil || a.giving || a.seen.Phase == engine.PhaseRunning || !away.IsZero():
+			default:
+				made := a.pod != "" || a.job
+				if made && now.Sub(a.made) > r.limits.Slow && now.Sub(a.asked) > 2*r.limits.Slow && len(explain) < 5 {
+					a.asked = now
+					explain = append(explain, a)
+				}
+				if r.overLimit(a, now) {
+					a.giving = true
+					give = append(give, a)
+				}
+			}
+		}
+		r.at.Unlock()
+		for i, a := range conclude {
+			r.working.Go(func() { r.concludePod(ctx, a, sights[i]) })
+		}
+		for _, a := range give {
+			r.working.Go(func() { r.giveUp(ctx, a) })
+		}
+		for _, a := range explain {
+			r.working.Go(func() { r.explain(ctx, a) })
+		}
+		for _, a := range clear {
+			r.working.Go(func() { r.deleteFinished(ctx, a) })
+		}
+		if finished > maxFinished {
+			r.thin(ctx)
+		}
+		r.settledPod()
+	}
+}
+
+// overLimit reports whether an attempt has taken too long to start. It is
+// called with at held.
+func (r *Run) overLimit(a *attempt, now time.Time) bool {
+	kind := a.seen.waits
+	if kind == waitsOther || kind == waitsScheduler {
+		kind = max(kind, a.whyKind)
+	}
+	if kind == waitsOther {
+		clear(a.since) // what it waited for has come
+	}
+	if limit := r.limits.limit(kind); limit > 0 {
+		if a.since[kind].IsZero() {
+			a.since[kind] = now
+		}
+		if now.Sub(a.since[kind]) > limit {
+			return true
+		}
+	}
+	return now.Sub(a.made) > a.limit
+}
+
+// giveUp ends an attempt that does not start, unless it just has: what this
+// driver has seen last may be old, as it was cut off.
+func (r *Run) giveUp(ctx context.Context, a *attempt) {
+	r.at.Lock()
+	pod := a.pod
+	r.at.Unlock()
+	if pod != "" {
+		err := r.cluster.do(ctx, func(ctx context.Context) error {
+			now, err := r.cluster.pods.Get(ctx, pod, metav1.GetOptions{})
+			if err == nil {
+				r.see(now)
+			}
+			return err
+		})
+		if err != nil && !apierrors.IsNotFound(err) {
+			return
+		}
+	}
+	r.at.Lock()
+	a.giving = false
+	still := a.seen.Phase <= engine.PhasePending && a.pod == pod && r.overLimit(a, time.Now())
+	why := firstText(a.seen.Reason, a.why, a.last.Reason, "nobody knows why")
+	if message := firstText(a.seen.Message, a.last.Message); message != "" {
+		why += ": " + shortText(message, 500)
+	}
+	since := a.made
+	r.at.Unlock()
+	if still {
+		r.finish(a, ending{Cause: engine.CannotRun, Reason: fmt.Sprintf("did not start in %v: %s", time.Since(since).Round(time.Second), why)}, false)
+	}
+}
+
+// explain asks the events of a pod why it does not start.
+func (r *Run) explain(ctx context.Context, a *attempt) {
+	kind, why := byEvents(r.eventsOf(ctx, a))
+	r.at.Lock()
+	a.whyKind, a.why = kind, why
+	o := a.seen.Observation
+	if a.pod == "" {
+		o.Phase = engine.PhasePending
+	}
+	pending := o.Phase == engine.PhasePending && !a.concluded
+	r.at.Unlock()
+	if pending && o.Reason == "" && why != "" {
+		o.Reason = why
+		r.tell(a, o)
+	}
+}
+
+// thin deletes finished pods of a run that has very many of them, those that
+// were let go long ago.
+func (r *Run) thin(ctx context.Context) {
+	r.at.Lock()
+	var old []*attempt
+	for _, a := range r.attempts {
+		if a.released && a.seen.settled && !a.gone && !a.seen.deleting && time.Since(a.freed) > r.limits.Keep {
+			old = append(old, a)
+		}
+	}
+	r.at.Unlock()
+	for _, a := range old[:min(len(old), 100)] {
+		r.deleteFinished(ctx, a)
+	}
+}
