@@ -272,7 +272,7 @@ func access(doing string, err error) error {
 	case apierrors.IsForbidden(err) && namespaceTerminating(err):
 		e.hint = "the namespace is being deleted"
 	case apierrors.IsForbidden(err):
-		e.hint = "ask for a Role with this verb on this resource; docs/kubernetes.md has one"
+		e.hint = "ask for a Role with this verb on this resource; docs/role.yaml is one"
 	}
 	return e
 }

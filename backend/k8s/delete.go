@@ -61,6 +61,18 @@ func (r *Run) settle(ctx context.Context) {
 	}
 }
 
+// Discard deletes a run that was made, if it has not been claimed: it leaves no
+// trace of a run that cannot begin.
+func (r *Run) Discard(ctx context.Context) error {
+	r.mu.Lock()
+	claimed := r.lease != nil
+	r.mu.Unlock()
+	if claimed {
+		return nil
+	}
+	return Delete(ctx, r.cluster, r.info.Name, false)
+}
+
 // Delete deletes a run and all of its objects, after it has let its pods go.
 // The error is a *HeldError if a driver holds it, unless force is set; to find
 // that out may take as long as the driver's lease.

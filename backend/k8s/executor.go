@@ -77,8 +77,9 @@ type attempt struct {
 	made    time.Time // the pod
 	limit   time.Duration
 	since   map[waitKind]time.Time
-	asked   time.Time // when events were asked for
-	why     string    // by events
+	excused time.Duration // of the time since made: the API server was away
+	asked   time.Time     // when events were asked for
+	why     string        // by events
 	whyKind waitKind
 	overdue time.Time // when what is undecided is decided
 	ending  *ending   // why it is to end

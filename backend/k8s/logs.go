@@ -19,8 +19,8 @@ import (
 // This file passes the logs of steps on.
 
 const (
-	maxLine  = 16 << 10        // bytes of a line; longer ones come in pieces
-	flushFor = 3 * time.Second // how long the end of a log is waited for
+	maxLine  = 16 << 10         // bytes of a line; longer ones come in pieces
+	flushFor = 10 * time.Second // how long the end of a log is waited for
 )
 
 // A follower passes the log of one container on. A log may be read again from
@@ -113,7 +113,11 @@ func (r *Run) flushLog(ctx context.Context, a *attempt) {
 	<-f.done
 	ctx, cancel := context.WithTimeout(ctx, flushFor)
 	defer cancel()
-	r.readLog(ctx, a, f, false) // what cannot be read any more is lost, as the pod or its node is
+	for n := range 3 { // what cannot be read any more is lost, as the pod or its node is
+		if err := r.readLog(ctx, a, f, false); err == nil || sleep(ctx, backoff(n, err)) != nil {
+			break
+		}
+	}
 	if rest, ok := f.split.Rest(); ok {
 		r.tell(a, engine.Observation{Lines: []string{rest}})
 	}

@@ -3,6 +3,7 @@ package k8s
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -420,12 +421,20 @@ func (r *Run) eventsOf(ctx context.Context, a *attempt) []corev1.Event {
 // a pod says no more, pods that do not end, and what waits to be made.
 func (r *Run) tend(ctx context.Context) {
 	every := max(min(time.Second, r.limits.BadImage/4, r.limits.Slow/2), 50*time.Millisecond)
+	var counted time.Time // up to when the API server was away
 	for sleep(ctx, every) == nil {
 		var explain, give, conclude, clear []*attempt
 		var sights []sight
 		finished := 0
 		now := time.Now()
 		away, _ := r.cluster.health.away()
+		lost := time.Duration(0)
+		if !away.IsZero() {
+			if counted.Before(away) {
+				counted = away
+			}
+			lost, counted = now.Sub(counted), now
+		}
 		r.at.Lock()
 		for _, a := range r.attempts {
 			switch {
@@ -442,7 +451,10 @@ func (r *Run) tend(ctx context.Context) {
 					a.concluded = true
 					conclude, sights = append(conclude, a), append(sights, a.seen)
 				}
-			case a.ending != nil || a.giving || a.seen.Phase == engine.PhaseRunning || !away.IsZero():
+			case a.ending != nil || a.giving || a.seen.Phase == engine.PhaseRunning:
+			case lost > 0: // in which nothing could come on, or be seen to
+				a.excused += lost
+				maps.DeleteFunc(a.since, func(waitKind, time.Time) bool { return true })
 			default:
 				made := a.pod != "" || a.job
 				if made && now.Sub(a.made) > r.limits.Slow && now.Sub(a.asked) > 2*r.limits.Slow && len(explain) < 5 {
@@ -493,7 +505,7 @@ func (r *Run) overLimit(a *attempt, now time.Time) bool {
 			return true
 		}
 	}
-	return now.Sub(a.made) > a.limit
+	return now.Sub(a.made)-a.excused > a.limit
 }
 
 // giveUp ends an attempt that does not start, unless it just has: what this

@@ -198,6 +198,9 @@ func (s *sight) terminated(pod *corev1.Pod, main corev1.ContainerStatus, t *core
 	switch {
 	case t.Reason == statusUnknown:
 		s.Cause, s.Reason, s.decided = engine.Vanished, "its node has lost the record of how it ended", true
+		if s.endedByNode(pod) { // which throws the container away, with all that it holds
+			s.Cause, s.Reason = engine.Lost, s.disruption
+		}
 		s.Started = time.Time{}
 		return
 	case t.Reason == "StartError" || t.Reason == "ContainerCannotRun":
@@ -235,6 +238,8 @@ func (s *sight) without(pod *corev1.Pod, main corev1.ContainerStatus) {
 	}
 	given := firstText(why, podReason(pod), "its pod failed")
 	switch failed := failedInit(pod); {
+	case (main.State.Running != nil || main.LastTerminationState.Terminated != nil) && s.endedByNode(pod):
+		s.Cause, s.Reason = engine.Lost, s.disruption
 	case main.State.Running != nil || main.LastTerminationState.Terminated != nil:
 		s.Cause, s.Reason = engine.Vanished, firstText(why, podReason(pod), "its pod was given up")+", while it ran"
 	case pod.Status.Reason == "DeadlineExceeded":
@@ -332,6 +337,11 @@ func podReason(pod *corev1.Pod) string {
 		return lowerFirst(pod.Status.Reason)
 	}
 	return lowerFirst(pod.Status.Reason) + ": " + shortText(strings.TrimSuffix(strings.TrimSpace(pod.Status.Message), "."), 300)
+}
+
+// endedByNode reports whether the node has ended the pod, and says so.
+func (s *sight) endedByNode(pod *corev1.Pod) bool {
+	return pod.Status.Phase == corev1.PodFailed && s.disruption != "" && pod.Status.Reason != "" && pod.Status.Reason != "DeadlineExceeded"
 }
 
 // byRequest reports whether a pod was disrupted by its deletion: then it may

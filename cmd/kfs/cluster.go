@@ -209,7 +209,11 @@ func (r *clusterRun) begin(ctx context.Context, p *dag.Pipeline, info engine.Run
 		return clusterError(err)
 	}
 	fmt.Fprintf(r.cmd.ErrOrStderr(), "run %s in %s\n", info.Name, where(r.cluster))
-	return r.drive(ctx)
+	err = r.drive(ctx)
+	if len(dag.Faults(err)) > 0 {
+		r.run.Discard(context.WithoutCancel(ctx)) // if it fails, kfs delete is there
+	}
+	return err
 }
 
 // errDetached is the cause of a run that goes on without a driver.
@@ -281,7 +285,9 @@ func clusterError(err error) error {
 	switch {
 	case err == nil:
 		return nil
-	case errors.As(err, &held), errors.Is(err, engine.ErrStale):
+	case errors.As(err, &held):
+		return &exitError{exitHeld, held}
+	case errors.Is(err, engine.ErrStale):
 		return &exitError{exitHeld, err}
 	case errors.As(err, &access):
 		return &exitError{exitCluster, err}

@@ -28,6 +28,7 @@ that a kfs drives is not deleted without --force.`,
 			if err != nil {
 				return err
 			}
+			cluster.Notice = func(text string) { fmt.Fprintln(cmd.ErrOrStderr(), text) }
 			if err := k8s.Delete(cmd.Context(), cluster, args[0], force); err != nil {
 				return clusterError(err)
 			}
