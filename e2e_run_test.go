@@ -194,3 +194,29 @@ func buildCommand(t *testing.T) func(t *testing.T, status int, args ...string) s
 		return string(out)
 	}
 }
+
+// TestE2ERole runs a pipeline as somebody who has the rights of docs/role.yaml
+// and no others, and as somebody who has none.
+func TestE2ERole(t *testing.T) {
+	clustertest.Busybox(t)
+	clustertest.Kfs(t)
+	ns := clustertest.Namespace(t)
+	clustertest.Kubectl(t, "apply", "-n", ns, "-f", "docs/role.yaml")
+	clustertest.Kubectl(t, "create", "serviceaccount", "driver", "-n", ns)
+	clustertest.Kubectl(t, "create", "serviceaccount", "nobody", "-n", ns)
+	clustertest.Kubectl(t, "create", "rolebinding", "kfs", "-n", ns, "--role", "kfs", "--serviceaccount", ns+":driver")
+	images := filepath.Join(t.TempDir(), "images.yaml")
+	write(t, images, "images: {alpine: "+clustertest.BusyboxImage+"}\n")
+	kfs := buildCommand(t)
+	run := func(status int, user string, args ...string) string {
+		return kfs(t, status, append(args, "-n", ns, "--as", "system:serviceaccount:"+ns+":"+user)...)
+	}
+	run(0, "driver", "run", "examples/conditions.star", "--kfs-image", clustertest.KfsImage, "--images", images, "--run-name", "allowed")
+	run(0, "driver", "delete", "allowed")
+	out := run(3, "nobody", "run", "examples/conditions.star", "--kfs-image", clustertest.KfsImage, "--images", images, "--run-name", "denied")
+	for _, want := range []string{"create config map kfs-denied", "forbidden", "docs/role.yaml"} {
+		if !strings.Contains(out, want) {
+			t.Errorf("without rights kfs prints\n%s\nwant %q", out, want)
+		}
+	}
+}
