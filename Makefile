@@ -43,7 +43,7 @@ E2E = $(shell grep -rl --include='*_test.go' --exclude-dir=test '^//go:build e2e
 GOTEST = $(GO) test $(RACE) -tags e2e -count=1 -timeout 30m
 e2e: cluster-program test-cluster
 	$(GO) vet -tags e2e $(E2E)
-	bin/cluster run --name e2e -- sh -c '(cd test/cluster && $(GOTEST) ./e2e) && $(GOTEST) -run "^TestE2E" $(E2E)'
+	bin/cluster run --name e2e -- sh -c '(cd test/cluster && $(GOTEST) ./e2e) && $(GOTEST) -p 1 -run "^TestE2E" $(E2E)'
 
 # A cluster to use by hand. KFS_CLUSTER names one of several.
 cluster: cluster-program
