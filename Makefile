@@ -6,7 +6,7 @@ GO ?= go
 # The race detector needs a C compiler.
 RACE := $(shell command -v $$($(GO) env CC) >/dev/null 2>&1 && echo -race)
 
-.PHONY: build test vet test-cluster e2e cluster cluster-down cluster-env cluster-status cluster-program image bench fuzz mnist stop clean
+.PHONY: build test vet test-cluster e2e e2e-failures cluster cluster-down cluster-env cluster-status cluster-program image bench fuzz mnist stop clean
 
 # The programs are static: without cgo they need no libc, and start faster.
 build:
@@ -38,12 +38,20 @@ test-cluster:
 	$(GO) -C test/cluster test $(RACE) ./...
 
 # e2e runs the tests that want a real Kubernetes, on one that is up as long as
-# they run: those of the clusters' own module, then those here.
+# they run: those of the clusters' own module, then the short ones here.
+#
+# e2e-failures runs the rest: the suite of executors, and all that can go wrong
+# on a cluster, which takes some twenty minutes.
 E2E = $(shell grep -rl --include='*_test.go' --exclude-dir=test '^//go:build e2e' . | xargs -n1 dirname | sort -u)
+E2E_SHORT = ^TestE2E(TestingDoc|Alike|Command|Role|Store|Mnist|MnistDeployers)
 GOTEST = $(GO) test $(RACE) -tags e2e -count=1 -timeout 30m
 e2e: cluster-program test-cluster
 	$(GO) vet -tags e2e $(E2E)
-	bin/cluster run --name e2e -- sh -c '(cd test/cluster && $(GOTEST) ./e2e) && $(GOTEST) -p 1 -run "^TestE2E" $(E2E)'
+	bin/cluster run --name e2e -- sh -c '(cd test/cluster && $(GOTEST) ./e2e) && $(GOTEST) -p 1 -run "$(E2E_SHORT)" . ./artifact ./examples/mnist'
+
+e2e-failures: cluster-program
+	$(GO) vet -tags e2e $(E2E)
+	bin/cluster run --name e2e -- $(GOTEST) -p 1 -run "^TestE2E" ./backend/k8s ./backend/k8s/resource
 
 # A cluster to use by hand. KFS_CLUSTER names one of several.
 cluster: cluster-program

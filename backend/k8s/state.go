@@ -45,9 +45,9 @@ type storedRecord struct {
 }
 
 const (
-	// stepsPerShard keeps a shard small: 2,000 records with nodes and outputs
-	// are 0.1 MB, of the 1 MB that a ConfigMap takes.
-	stepsPerShard = 2000
+	// stepsPerShard keeps a shard small: 500 records with outputs of maxInline
+	// that do not compress are half of what a ConfigMap takes.
+	stepsPerShard = 500
 
 	// maxInline is how many bytes of outputs a record holds itself.
 	maxInline = 1024
@@ -61,7 +61,7 @@ func shardsFor(p *dag.Pipeline) int {
 	n := (len(p.Steps) + stepsPerShard - 1) / stepsPerShard
 	for _, g := range p.Groups {
 		if g.Loop != nil || g.Kind == dag.GroupCall {
-			n = max(n, 4)
+			n = max(n, 8)
 		}
 	}
 	return max(n, 1)
