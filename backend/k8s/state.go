@@ -9,6 +9,7 @@ import (
 	"hash/fnv"
 	"io"
 	"slices"
+	"sync"
 
 	"github.com/kfs-project/kfs/dag"
 	"github.com/kfs-project/kfs/engine"
@@ -92,10 +93,15 @@ func (s sharder) of(step string) int {
 	return int(h.Sum32() % uint32(s.n))
 }
 
+// compressors are used again: each has 0.8 MB, and a large run commits often.
+var compressors = sync.Pool{New: func() any { return gzip.NewWriter(io.Discard) }}
+
 // pack returns the value as compressed JSON, with a checksum by gzip.
 func pack(v any) ([]byte, error) {
 	var b bytes.Buffer
-	w := gzip.NewWriter(&b)
+	w := compressors.Get().(*gzip.Writer)
+	defer compressors.Put(w)
+	w.Reset(&b)
 	if err := json.NewEncoder(w).Encode(v); err != nil {
 		return nil, err
 	}
