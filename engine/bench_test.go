@@ -16,7 +16,7 @@ type instant struct {
 }
 
 func (x *instant) Check(context.Context, *dag.Pipeline, map[string]string) error { return nil }
-func (x *instant) Stop(context.Context, string, bool) error                      { return nil }
+func (x *instant) Stop(context.Context, string, Cause, bool) error               { return nil }
 
 func (x *instant) Observe(_ context.Context, _ RunInfo, report func(Observation)) error {
 	x.report = report

@@ -90,9 +90,11 @@ type Executor interface {
 
 	// Stop asks the attempt to end: in good order and soon, by force if it
 	// takes too long; or with force at once. The attempt is over when it is
-	// observed to have finished. Stopping again, or an attempt that has ended
-	// or is not known, does nothing.
-	Stop(ctx context.Context, id string, force bool) error
+	// observed to have finished: with the cause that is given, Stopped or
+	// TimedOut, the first one if Stop is called again; or as it ended by itself
+	// if it had before. Stopping an attempt that has ended or is not known does
+	// nothing.
+	Stop(ctx context.Context, id string, why Cause, force bool) error
 }
 
 // An Attempt is one execution of a step, with all run-time values filled in.
@@ -215,8 +217,8 @@ const (
 //	            on OnError, OnTransientError
 //	Vanished    as Lost, but the step's last state is unknown, not failed; so is
 //	            that of a step which is to run once and is Lost
-//	Stopped     never: the step is cancelled, or it is TimedOut if its time was
-//	            over; if the run knows of neither, it is Lost
+//	Stopped     never: the step is cancelled; if the run knows of no stop, it is
+//	            Lost
 //
 // The policy Always pays for all of these but Stopped. The infrastructure's
 // retries, and the free ones, wait 1 s, 2 s, 4 s and so on.

@@ -36,7 +36,7 @@ func (e *echo) Start(_ context.Context, a *engine.Attempt) error {
 	return nil
 }
 
-func (e *echo) Stop(context.Context, string, bool) error { return nil }
+func (e *echo) Stop(context.Context, string, engine.Cause, bool) error { return nil }
 
 func Example() {
 	step := func(name, arg string) *dag.Step {

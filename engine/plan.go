@@ -129,6 +129,7 @@ type actions struct {
 type stop struct {
 	step int
 	kind StopKind
+	why  Cause
 }
 
 func (a *actions) wakeAt(t time.Time) {
@@ -297,11 +298,11 @@ func (r *round) mind(i int) {
 		}
 		return
 	}
-	want := r.stopping(i)
+	want, why := r.stopping(i), Stopped
 	if want == "" && l.seen.Phase == PhaseRunning && r.tasks[i].step.Timeout != "" {
 		set, err := r.settings(&r.tasks[i], r.records)
 		if end := l.seen.Started.Add(set.timeout); err != nil || !end.After(r.now) {
-			want = StopGraceful
+			want, why = StopGraceful, TimedOut
 		} else {
 			r.wakeAt(end)
 		}
@@ -311,7 +312,7 @@ func (r *round) mind(i int) {
 	case l.next.After(r.now):
 		r.wakeAt(l.next)
 	default:
-		r.stops = append(r.stops, stop{i, want})
+		r.stops = append(r.stops, stop{i, want, why})
 	}
 }
 
@@ -452,11 +453,7 @@ func (r *round) conclude(i int) Record {
 	if out.Finished.IsZero() {
 		out.Finished = r.now
 	}
-	switch {
-	case out.Cause == Stopped && r.stopping(i) != "":
-	case out.Cause == Stopped && set.timeout > 0 && out.Finished.Sub(out.Started) >= set.timeout:
-		out.Cause, out.Reason = TimedOut, ""
-	case out.Cause == Stopped: // by a driver that could not commit why
+	if out.Cause == Stopped && r.stopping(i) == "" { // by a driver that could not commit why
 		out.Cause, out.Reason = Lost, "stopped, though the run was not"
 	}
 	switch {

@@ -180,7 +180,7 @@ func TestPlan(t *testing.T) {
 
 		{name: "the time of an attempt", steps: []string{"a"}, change: timeout("30"), lives: map[int]live{0: running}, after: 29 * time.Second, want: "wake 30s"},
 		{name: "is over", steps: []string{"a"}, change: timeout("30"), lives: map[int]live{0: running}, after: 30 * time.Second, want: "stop 0 graceful"},
-		{name: "timed out", steps: []string{"a"}, change: timeout("30"), lives: map[int]live{0: finished(Stopped, 0, 31*time.Second)},
+		{name: "timed out", steps: []string{"a"}, change: timeout("30"), lives: map[int]live{0: finished(TimedOut, 0, 31*time.Second)},
 			want: "commit a failed (timed out after 30s)"},
 		{name: "in time by itself", steps: []string{"a"}, change: timeout("30"), lives: map[int]live{0: finished(Exited, 0, 31*time.Second)},
 			want: "commit a succeeded"},
@@ -201,6 +201,8 @@ func TestPlan(t *testing.T) {
 			lives: map[int]live{0: finished(Lost, 0, 0)}, want: "commit a cancelled (lost; the run was stopped)"},
 		{name: "failed in spite of the stop", steps: []string{"a", "b: a"}, run: &RunRecord{State: Running, Stop: StopGraceful},
 			lives: map[int]live{0: finished(Exited, 1, 0)}, want: `commit a failed (exited with 1); commit b skipped (step "a" failed)`},
+		{name: "timed out, and stopped meanwhile", steps: []string{"a"}, change: timeout("1"), run: &RunRecord{State: Running, Stop: StopGraceful},
+			lives: map[int]live{0: finished(TimedOut, 0, time.Minute)}, want: "commit a failed (timed out after 1s)"},
 		{name: "stopped by nobody", steps: []string{"a"}, lives: map[int]live{0: finished(Stopped, 0, 0)},
 			want: "commit a waiting (stopped, though the run was not; retry 1 of 3 for lost attempts) until 1s"},
 

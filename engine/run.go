@@ -496,7 +496,7 @@ func (d *driver) verify(ctx context.Context, steps []int) {
 func (d *driver) stop(ctx context.Context, stops []stop) {
 	for _, s := range stops {
 		l := &d.lives[s.step]
-		if err := d.x.Stop(ctx, d.id(s.step), s.kind == StopForce); err != nil {
+		if err := d.x.Stop(ctx, d.id(s.step), s.why, s.kind == StopForce); err != nil {
 			l.next = time.Now().Add(pause(1))
 			if ctx.Err() == nil {
 				d.warn(s.step, fmt.Sprintf("cannot be stopped: %v", err))

@@ -80,10 +80,10 @@ func (f *fake) Start(_ context.Context, a *Attempt) error {
 	return nil
 }
 
-func (f *fake) Stop(_ context.Context, id string, force bool) error {
+func (f *fake) Stop(_ context.Context, id string, why Cause, force bool) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	go f.tell(Observation{ID: id, Phase: PhaseFinished, Cause: Stopped, Started: f.known[id].Started, Finished: time.Now()})
+	go f.tell(Observation{ID: id, Phase: PhaseFinished, Cause: why, Started: f.known[id].Started, Finished: time.Now()})
 	return nil
 }
 

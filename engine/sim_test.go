@@ -41,8 +41,8 @@ type simAttempt struct {
 	a       *Attempt
 	plan    simStep
 	obs     Observation
-	effects int // how often it was really started
-	stopped bool
+	effects int   // how often it was really started
+	stopped Cause // why Stop was called; "" if it was not
 	forced  bool
 }
 
@@ -227,8 +227,8 @@ func (w *world) checkStart(d *simDriver, a *Attempt) {
 func (w *world) later(s *simAttempt, cause Cause) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if s.stopped {
-		cause = Stopped
+	if s.stopped != "" {
+		cause = s.stopped
 	}
 	w.finish(s, cause)
 }
@@ -271,18 +271,23 @@ func (w *world) tell(o Observation) {
 	}
 }
 
-func (d *simDriver) Stop(ctx context.Context, id string, force bool) error {
+func (d *simDriver) Stop(ctx context.Context, id string, why Cause, force bool) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.die(0.3) || d.chance(d.faults/2) {
 		return errSim
 	}
 	s := d.attempts[id]
-	if s == nil || s.stopped && !force || s.obs.Phase == PhaseFinished {
+	if s == nil || s.stopped != "" && !force || s.obs.Phase == PhaseFinished {
 		return nil
 	}
-	s.stopped = true
-	if d.facts.Run.Stop == "" && (s.a.Timeout == 0 || time.Since(s.obs.Started) < s.a.Timeout) {
+	if s.stopped == "" {
+		s.stopped = why
+	}
+	switch {
+	case why == TimedOut && (s.a.Timeout == 0 || time.Since(s.obs.Started) < s.a.Timeout):
+		d.t.Errorf("%s is stopped as timed out; its time of %v is not over", id, s.a.Timeout)
+	case why == Stopped && d.facts.Run.Stop == "":
 		d.loose = true // the store failed when the stop was to be committed
 	}
 	grace := d.jitter(10 * time.Second)
@@ -293,7 +298,7 @@ func (d *simDriver) Stop(ctx context.Context, id string, force bool) error {
 		grace = d.jitter(time.Millisecond)
 		s.forced = true
 	}
-	time.AfterFunc(grace, func() { d.later(s, Stopped) })
+	time.AfterFunc(grace, func() { d.later(s, why) })
 	return nil
 }
 

@@ -107,11 +107,11 @@ func (e *echoRun) Start(ctx context.Context, a *Attempt) error {
 }
 
 // Stop stops all but what is deaf.
-func (e *echoRun) Stop(ctx context.Context, id string, force bool) error {
+func (e *echoRun) Stop(ctx context.Context, id string, why Cause, force bool) error {
 	if strings.HasPrefix(id, "deaf") {
 		return nil
 	}
-	return e.fake.Stop(ctx, id, force)
+	return e.fake.Stop(ctx, id, why, force)
 }
 
 // echo says what an attempt does: it runs for a second and leaves its

@@ -78,13 +78,22 @@ func TestAwayChild(t *testing.T) {
 	limits.Pending = 15 * time.Second // as long as the server is away, which does not count
 	name := newName("away")
 	// Of each pair one runs when the server goes, and ends when it is away; the
-	// other one has not started.
+	// other one has not started. What ends in time on the real node, of which
+	// nobody hears in time, has not timed out.
+	clustertest.Busybox(t)
+	clustertest.Kfs(t)
+	inTime := func(s *dag.Step) { s.Timeout = "12" }
 	p := &dag.Pipeline{Name: "away", Steps: []*dag.Step{
-		fakeStep(name, "frozen", "{do: succeed, after: 3s}"), fakeStep(name, "frozen-later", "{do: succeed, pending: 20s}"),
+		nodeStep("timed", "sleep 10", inTime), nodeStep("timed-launched", "sleep 10; mkdir -p /tmp/out; echo 1 > /tmp/out/o", out, inTime),
+		fakeStep(name, "frozen", "{do: succeed, after: 15s}"), fakeStep(name, "frozen-later", "{do: succeed, pending: 20s}"),
 		fakeStep(name, "stopped", "{do: succeed, after: 3s}", "frozen", "frozen-later"), fakeStep(name, "stopped-later", "{do: succeed, pending: 20s}", "frozen", "frozen-later"),
 		fakeStep(name, "last", succeeds, "stopped", "stopped-later"),
 	}}
-	r := begin(t, c, p, name, limits)
+	r, err := Create(t.Context(), c, p, infoOf(name), Options{Image: clustertest.KfsImage, Limits: limits}, "test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	watched(t, r)
 	var notices said
 	notices.of(t, r)
 	var result *engine.Result
@@ -98,7 +107,9 @@ func TestAwayChild(t *testing.T) {
 		}})
 		ended <- err
 	}()
-	const away = 15 * time.Second // longer than the lease
+	const away = 20 * time.Second // longer than the lease
+	waitRunning(t, c, name, "timed")
+	waitRunning(t, c, name, "timed-launched")
 	for i, tt := range []struct {
 		step        string
 		gone, again []string

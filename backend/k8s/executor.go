@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"sync"
 	"time"
 
@@ -42,6 +43,10 @@ type executor struct {
 	at       sync.Mutex // guards what follows
 	attempts map[string]*attempt
 	done     map[string]bool // attempts whose outcome is committed
+	delayed  map[string]bool // attempts whose pod is to be made later
+	lent     map[string]bool // attempts that have ended and whose pod still has devices
+	asking   bool            // events are being asked for
+	rested   time.Time       // when they may be again
 	report   func(engine.Observation)
 
 	create   queue // of attempts without a pod
@@ -49,6 +54,7 @@ type executor struct {
 	conclude chan struct{}
 	follow   chan struct{}
 	entries  map[string]*entrypoint // of images
+	kills    killList
 
 	stopping     bool // the run was being stopped when it was claimed
 	resourceOnce sync.Once
@@ -92,6 +98,7 @@ type attempt struct {
 
 func (x *executor) init() {
 	x.attempts, x.done, x.entries = map[string]*attempt{}, map[string]bool{}, map[string]*entrypoint{}
+	x.delayed, x.lent = map[string]bool{}, map[string]bool{}
 	x.observed = make(chan struct{})
 	x.create.wake, x.release.wake = make(chan struct{}, 1), make(chan struct{}, 1)
 	x.conclude = make(chan struct{}, concluders)
@@ -274,8 +281,8 @@ func (r *Run) makePod(ctx context.Context, id string) {
 	}
 	if why := r.waitsFor(a); why != "" {
 		r.at.Unlock()
-		r.tell(a, engine.Observation{Phase: engine.PhasePending, Reason: why})
-		return // tend puts it into the queue again
+		r.delay(a, why, "")
+		return
 	}
 	a.making = true
 	r.at.Unlock()
@@ -299,13 +306,13 @@ func (r *Run) makePod(ctx context.Context, id string) {
 		r.create.put(id)
 	case exceededQuota(err):
 		freed := r.freeFinished(ctx)
-		r.tell(a, engine.Observation{Phase: engine.PhasePending, Reason: "waits for the quota of the namespace", Message: apiMessage(err)})
+		r.delay(a, "waits for the quota of the namespace", apiMessage(err))
 		if freed {
 			r.create.put(id)
 		}
 	case namespaceTerminating(err):
 		if r.stillThere(ctx) == nil {
-			r.tell(a, engine.Observation{Phase: engine.PhasePending, Reason: "waits, as the namespace is being deleted"})
+			r.delay(a, "waits, as the namespace is being deleted", "")
 		}
 	default:
 		r.at.Lock()
@@ -313,6 +320,15 @@ func (r *Run) makePod(ctx context.Context, id string) {
 		r.at.Unlock()
 		r.tell(a, engine.Observation{Phase: engine.PhaseFinished, Finished: time.Now(), Cause: engine.CannotRun, Reason: "cannot run: " + apiMessage(err)})
 	}
+}
+
+// delay has the pod of an attempt made later: when another pod has ended, or
+// soon.
+func (r *Run) delay(a *attempt, why, message string) {
+	r.at.Lock()
+	r.delayed[a.id] = true
+	r.at.Unlock()
+	r.tell(a, engine.Observation{Phase: engine.PhasePending, Reason: why, Message: message})
 }
 
 // newPod makes the pod of an attempt. It returns nil for that of a Job.
@@ -348,10 +364,8 @@ func (r *Run) waitsFor(a *attempt) string {
 	if !extended(a.spec) {
 		return ""
 	}
-	for _, id := range slices.Sorted(maps.Keys(r.attempts)) {
-		if b := r.attempts[id]; b.seen.extended && b.seen.ended && !b.seen.settled && !b.gone {
-			return fmt.Sprintf("waits for pod %s to give its devices back", b.pod)
-		}
+	if lent := slices.Sorted(maps.Keys(r.lent)); len(lent) > 0 {
+		return fmt.Sprintf("waits for pod %s to give its devices back", r.attempts[lent[0]].pod)
 	}
 	return ""
 }
@@ -432,7 +446,7 @@ func (r *Run) verify(old, want *metav1.ObjectMeta, kind string) error {
 
 // Stop implements engine.Executor: the pod is deleted, with SIGTERM and time to
 // end in good order, or at once.
-func (r *Run) Stop(_ context.Context, id string, force bool) error {
+func (r *Run) Stop(_ context.Context, id string, why engine.Cause, force bool) error {
 	r.at.Lock()
 	a := r.attempts[id]
 	r.at.Unlock()
@@ -442,7 +456,11 @@ func (r *Run) Stop(_ context.Context, id string, force bool) error {
 	if r.stopResource(id) {
 		return nil
 	}
-	r.finish(a, ending{Cause: engine.Stopped, Reason: "stopped"}, force)
+	e := ending{Cause: why, Reason: "stopped"}
+	if why == engine.TimedOut {
+		e.Reason = "" // the engine knows after how long
+	}
+	r.finish(a, e, force)
 	return nil
 }
 
@@ -456,7 +474,7 @@ func (r *Run) finish(a *attempt, why ending, force bool) {
 	none := a.pod == "" && !a.job
 	if a.ending == nil {
 		why.At = time.Now()
-		if none && why.Cause == engine.Stopped {
+		if none && why.asked() {
 			why.Reason += " before it began"
 		}
 		a.ending = &why
@@ -489,7 +507,7 @@ func (r *Run) end(ctx context.Context, a *attempt) {
 		grace = &seconds
 	}
 	r.at.Lock()
-	begun := a.ending == nil || a.ending.Cause == engine.Stopped
+	begun := a.ending == nil || a.ending.asked()
 	r.at.Unlock()
 	if !begun {
 		zero := int64(0)
@@ -499,20 +517,19 @@ func (r *Run) end(ctx context.Context, a *attempt) {
 }
 
 // remove writes down why a pod is ended, and deletes it. What stands in the
-// cluster first is the reason, so that whoever finds the pod knows it.
+// cluster first is the reason, so that whoever finds the pod knows it. A pod
+// that has ended by itself is left as it is.
 func (r *Run) remove(ctx context.Context, a *attempt, grace *int64) {
 	r.at.Lock()
 	pod, uid, job, why := a.pod, a.uid, a.job, a.ending
 	r.at.Unlock()
 	if pod != "" && why != nil {
-		text, _ := json.Marshal(why)
-		patch, _ := json.Marshal(map[string]any{"metadata": map[string]any{"annotations": map[string]string{endAnnotation: string(text)}}})
-		err := r.mutate(ctx, func(ctx context.Context) error {
-			_, err := r.cluster.pods.Patch(ctx, pod, types.StrategicMergePatchType, patch, metav1.PatchOptions{})
-			return err
-		})
+		ended, err := r.writeEnding(ctx, a, pod, why)
 		if err != nil && !apierrors.IsNotFound(err) {
 			r.notice("cannot end pod %s: %v", pod, err)
+			return
+		}
+		if ended {
 			return
 		}
 	}
@@ -535,6 +552,40 @@ func (r *Run) remove(ctx context.Context, a *attempt, grace *int64) {
 	}
 	if job && pod == "" {
 		r.conclusion(a, engine.Observation{Finished: time.Now(), Cause: why.Cause, Reason: why.Reason})
+	}
+}
+
+// writeEnding writes into a pod why it is ended, or tells that it has ended by
+// itself, of which the driver may not have heard: it had no connection. What is
+// written down is so only of pods that run, as far as the API server knows.
+func (r *Run) writeEnding(ctx context.Context, a *attempt, pod string, why *ending) (ended bool, err error) {
+	text, _ := json.Marshal(why)
+	for {
+		r.at.Lock()
+		version, ended := a.version, a.seen.ended
+		r.at.Unlock()
+		if ended {
+			return true, nil
+		}
+		if version > 0 { // 0 would be any
+			patch, _ := json.Marshal(map[string]any{"metadata": map[string]any{
+				"resourceVersion": strconv.FormatUint(version, 10), "annotations": map[string]string{endAnnotation: string(text)}}})
+			err := r.mutate(ctx, func(ctx context.Context) error {
+				_, err := r.cluster.pods.Patch(ctx, pod, types.StrategicMergePatchType, patch, metav1.PatchOptions{})
+				return err
+			})
+			if !apierrors.IsConflict(err) {
+				return false, err
+			}
+		}
+		var now *corev1.Pod
+		if err := r.cluster.do(ctx, func(ctx context.Context) (err error) {
+			now, err = r.cluster.pods.Get(ctx, pod, metav1.GetOptions{})
+			return err
+		}); err != nil {
+			return false, err
+		}
+		r.see(now)
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -100,7 +101,7 @@ func (s *podStore) Resync() error      { return nil }
 func (s *podStore) Delete(o any) error {
 	if pod, ok := o.(*corev1.Pod); ok {
 		(*Run)(s).see(pod)
-		(*Run)(s).left(pod.Name, pod.UID)
+		(*Run)(s).left(attemptID(pod), pod.UID)
 	}
 	return nil
 }
@@ -136,7 +137,7 @@ func (s *podStore) Replace(list []any, _ string) error {
 				return err
 			})
 			if apierrors.IsNotFound(err) {
-				r.left(m.pod, m.a.uid)
+				r.left(m.a.id, m.a.uid)
 			}
 		})
 	}
@@ -194,10 +195,15 @@ func (r *Run) see(pod *corev1.Pod) {
 		s.Started = before.Started // it does not begin later because it is looked at again
 	}
 	a.seen = s
+	if s.extended && s.ended && !s.settled {
+		r.lent[id] = true
+	} else {
+		delete(r.lent, id)
+	}
 	if e := endingOf(pod); e != nil && a.ending == nil && !s.ended {
 		a.ending = e // by a driver before this one, which may not have come to delete the pod
 	}
-	committed, concluded, giving := r.done[id], a.concluded, a.ending != nil
+	committed, concluded, giving, held := r.done[id], a.concluded, a.ending != nil, a.held
 	var o engine.Observation
 	start, late := false, false
 	switch {
@@ -209,7 +215,7 @@ func (r *Run) see(pod *corev1.Pod) {
 	case s.ended && (s.decided || !a.overdue.IsZero() && time.Now().After(a.overdue)):
 		a.concluded, start = true, true
 	case s.ended:
-		if a.overdue.IsZero() {
+		if a.overdue.IsZero() && !s.restarts {
 			a.overdue = time.Now().Add(undecided)
 		}
 	default:
@@ -221,7 +227,7 @@ func (r *Run) see(pod *corev1.Pod) {
 	}
 	r.at.Unlock()
 	switch {
-	case committed && a.held:
+	case committed && held:
 		r.release.put(id)
 	case late:
 		r.working.Go(func() { r.kill(r.ctx, a); r.release.put(id) })
@@ -247,21 +253,16 @@ func ofJob(pod *corev1.Pod, id string) bool {
 	return owner != nil && owner.Kind == "Job" && owner.Name == id
 }
 
-// left takes in that a pod is not there any more.
-func (r *Run) left(pod string, uid types.UID) {
+// left takes in that the pod of an attempt is not there any more.
+func (r *Run) left(id string, uid types.UID) {
 	r.at.Lock()
-	var a *attempt
-	for _, b := range r.attempts {
-		if b.pod == pod && b.uid == uid {
-			a = b
-			break
-		}
-	}
-	if a == nil || a.gone {
+	a := r.attempts[id]
+	if a == nil || a.pod == "" || a.uid != uid || a.gone {
 		r.at.Unlock()
 		return
 	}
 	a.gone = true
+	delete(r.lent, id)
 	s, concluded, why := a.seen, a.concluded || r.done[a.id], a.ending
 	a.concluded = true
 	r.at.Unlock()
@@ -280,18 +281,14 @@ func (r *Run) left(pod string, uid types.UID) {
 	}
 }
 
-// settledPod looks at what waits for other pods to end.
+// settledPod looks at what was delayed. It is called for each pod that ends, so
+// it must not look at all attempts.
 func (r *Run) settledPod() {
 	r.at.Lock()
-	var waiting []string
-	for _, a := range r.attempts {
-		if a.spec != nil && a.spec.Resource == nil && a.pod == "" && !a.job && !a.concluded && a.last.Reason != "" {
-			waiting = append(waiting, a.id)
-		}
-	}
+	delayed := slices.Sorted(maps.Keys(r.delayed))
+	clear(r.delayed)
 	r.at.Unlock()
-	slices.Sort(waiting)
-	for _, id := range waiting {
+	for _, id := range delayed {
 		r.create.put(id)
 	}
 }
@@ -345,7 +342,7 @@ func (r *Run) conclusion(a *attempt, o engine.Observation) {
 }
 
 // judge decides whether the exit of a container whose pod was deleted is its
-// own, and takes in what the launcher says.
+// own, by whomever, and takes in what the launcher says.
 func (r *Run) judge(ctx context.Context, a *attempt, s sight, o *engine.Observation) {
 	r.at.Lock()
 	killed := a.cut
@@ -355,14 +352,35 @@ func (r *Run) judge(ctx context.Context, a *attempt, s sight, o *engine.Observat
 		told, signalled = r.launcherResult(ctx, a, s, o)
 	}
 	switch {
-	case !s.stranger:
+	case !s.stranger && s.early == nil:
 		killed = false
 	case told: // which knows better than who has seen the pod being deleted a moment before
 		killed = signalled
 	case !killed:
 		killed, unknown = r.askEvents(ctx, a)
 	}
-	if o.Cause != engine.Exited && o.Cause != engine.BadOutput || !killed && !unknown {
+	if s.early != nil && (killed || unknown) {
+		s.endBy(s.early)
+		*o = s.Observation
+		return
+	}
+	if o.Cause != engine.Exited && o.Cause != engine.BadOutput {
+		return
+	}
+	if !s.deleting && s.ExitCode == 0 && (told && signalled || !s.launched && s.swept) && r.killedByNode(ctx)[a.uid] {
+		// A node that has evicted a pod which takes that well writes Succeeded,
+		// and no word of it.
+		o.Cause, o.Reason = engine.Lost, "its node has ended it"
+		for _, e := range r.eventsOf(ctx, a) {
+			if e.Reason == "Evicted" {
+				o.Reason = "evicted: " + shortText(strings.TrimSuffix(strings.TrimSpace(e.Message), "."), 300)
+			}
+		}
+		o.Reason += ", while it ran; " + exitReason(s.ExitCode)
+		o.Outputs, o.Files = nil, nil
+		return
+	}
+	if !killed && !unknown {
 		return
 	}
 	*o = engine.Observation{Phase: o.Phase, Started: o.Started, Finished: o.Finished, Message: o.Message}
@@ -371,6 +389,38 @@ func (r *Run) judge(ctx context.Context, a *attempt, s sight, o *engine.Observat
 	if unknown {
 		o.Cause, o.Reason = engine.Vanished, why+", and nobody knows whether it had ended before; "+exitReason(s.ExitCode)
 	}
+}
+
+// A killList holds the pods whose command their nodes have killed, as far as
+// events tell.
+type killList struct {
+	mu    sync.Mutex // held while they are asked for
+	asked time.Time
+	pods  map[types.UID]bool
+}
+
+// killedByNode asks which commands were killed by their nodes, in one request
+// for all who want to know at the same time.
+func (r *Run) killedByNode(ctx context.Context) map[types.UID]bool {
+	since := time.Now()
+	r.kills.mu.Lock()
+	defer r.kills.mu.Unlock()
+	if r.kills.asked.After(since) {
+		return r.kills.pods
+	}
+	r.kills.asked, r.kills.pods = time.Now(), map[types.UID]bool{}
+	about := fields.Set{"reason": "Killing", "involvedObject.kind": "Pod", "involvedObject.fieldPath": mainPath}
+	var list *corev1.EventList
+	if err := r.cluster.do(ctx, func(ctx context.Context) (err error) {
+		list, err = r.cluster.events.List(ctx, metav1.ListOptions{FieldSelector: about.String()})
+		return err
+	}); err != nil {
+		return nil
+	}
+	for _, e := range list.Items {
+		r.kills.pods[e.InvolvedObject.UID] = true
+	}
+	return r.kills.pods
 }
 
 // mainPath is what the events of the step's own container are about.
@@ -457,7 +507,7 @@ func (r *Run) tend(ctx context.Context) {
 				maps.DeleteFunc(a.since, func(waitKind, time.Time) bool { return true })
 			default:
 				made := a.pod != "" || a.job
-				if made && now.Sub(a.made) > r.limits.Slow && now.Sub(a.asked) > 2*r.limits.Slow && len(explain) < 5 {
+				if made && !r.asking && now.After(r.rested) && now.Sub(a.made) > r.limits.Slow && now.Sub(a.asked) > 2*r.limits.Slow && len(explain) < 5 {
 					a.asked = now
 					explain = append(explain, a)
 				}
@@ -467,6 +517,7 @@ func (r *Run) tend(ctx context.Context) {
 				}
 			}
 		}
+		r.asking = r.asking || len(explain) > 0
 		r.at.Unlock()
 		for i, a := range conclude {
 			r.working.Go(func() { r.concludePod(ctx, a, sights[i]) })
@@ -474,8 +525,8 @@ func (r *Run) tend(ctx context.Context) {
 		for _, a := range give {
 			r.working.Go(func() { r.giveUp(ctx, a) })
 		}
-		for _, a := range explain {
-			r.working.Go(func() { r.explain(ctx, a) })
+		if len(explain) > 0 {
+			r.working.Go(func() { r.explainAll(ctx, explain) })
 		}
 		for _, a := range clear {
 			r.working.Go(func() { r.deleteFinished(ctx, a) })
@@ -527,6 +578,12 @@ func (r *Run) giveUp(ctx context.Context, a *attempt) {
 		}
 	}
 	r.at.Lock()
+	mute := (pod != "" || a.job) && a.seen.Reason == "" && a.why == ""
+	r.at.Unlock()
+	if mute {
+		r.explain(ctx, a)
+	}
+	r.at.Lock()
 	a.giving = false
 	still := a.seen.Phase <= engine.PhasePending && a.pod == pod && r.overLimit(a, time.Now())
 	why := firstText(a.seen.Reason, a.why, a.last.Reason, "nobody knows why")
@@ -540,17 +597,36 @@ func (r *Run) giveUp(ctx context.Context, a *attempt) {
 	}
 }
 
+// explainAll explains why pods do not start. For one pod's events the API
+// server reads all of the namespace, so that it is asked for a twentieth of the
+// time at most: pods of a large run wait because it is busy.
+func (r *Run) explainAll(ctx context.Context, pods []*attempt) {
+	began := time.Now()
+	for _, a := range pods {
+		if r.explain(ctx, a); time.Since(began) > time.Second/2 {
+			break
+		}
+	}
+	r.at.Lock()
+	r.asking, r.rested = false, time.Now().Add(20*time.Since(began))
+	r.at.Unlock()
+}
+
 // explain asks the events of a pod why it does not start.
 func (r *Run) explain(ctx context.Context, a *attempt) {
 	kind, why := byEvents(r.eventsOf(ctx, a))
 	r.at.Lock()
 	a.whyKind, a.why = kind, why
 	o := a.seen.Observation
-	if a.pod == "" {
+	none := a.pod == ""
+	if none {
 		o.Phase = engine.PhasePending
 	}
 	pending := o.Phase == engine.PhasePending && !a.concluded
 	r.at.Unlock()
+	if none && strings.Contains(why, "exceeded quota") { // of a Job, which tries again by itself
+		r.freeFinished(ctx)
+	}
 	if pending && o.Reason == "" && why != "" {
 		o.Reason = why
 		r.tell(a, o)

@@ -20,9 +20,9 @@ import (
 // while it does not.
 
 const (
-	polite   = `trap 'exit 0' TERM; echo ready; while true; do sleep 0.1; done`
-	stubborn = `trap '' TERM; echo ready; while true; do sleep 0.1; done`
-	gated    = `echo ready; until [ -e /tmp/go ]; do sleep 0.1; done; ` // until openGate
+	polite   = `trap 'exit 0' TERM; echo ready; sleep 100000 & wait`
+	stubborn = `trap '' TERM; echo ready; sleep 100000`
+	gated    = `mkfifo /tmp/gate; echo ready; read x < /tmp/gate; ` // until openGate
 )
 
 // twice is a script that waits to be deleted in its first attempt.
@@ -33,7 +33,7 @@ func podName(s *dag.Step) { s.Container.Append("args", dag.Ref{Kind: dag.RefPodN
 // openGate lets a gated step go on.
 func (x *podRun) openGate(pod *corev1.Pod) {
 	x.Helper()
-	clustertest.Kubectl(x, "exec", "-n", pod.Namespace, pod.Name, "-c", mainContainer, "--", "touch", "/tmp/go")
+	clustertest.Kubectl(x, "exec", "-n", pod.Namespace, pod.Name, "-c", mainContainer, "--", "sh", "-c", "echo > /tmp/gate")
 }
 
 // first says how the first attempt has ended.
@@ -75,6 +75,7 @@ func slowLimits() Limits {
 // however it takes it.
 func TestE2EPodDeleted(t *testing.T) {
 	t.Parallel()
+	crowded(t)
 	c := podCluster(t)
 	const byHand = "its pod was deleted by somebody"
 	onError := func(s *dag.Step) { s.Retry = &dag.Retry{Limit: "1", Policy: "OnError"} }
@@ -83,7 +84,7 @@ func TestE2EPodDeleted(t *testing.T) {
 	cases := []podCase{
 		{nodeStep("polite", polite, infraRetries(0)), engine.Failed, engine.Lost, byHand + " while it ran; exited with 0", attempts(1)},
 		{nodeStep("stubborn", stubborn, infraRetries(0)), engine.Failed, engine.Lost, byHand + " while it ran; exited with 137 (killed)", attempts(1)},
-		{nodeStep("launched", `trap 'mkdir -p /tmp/out; echo 1 > /tmp/out/o; exit 0' TERM; echo ready; while true; do sleep 0.1; done`, out, infraRetries(0)), engine.Failed, engine.Lost, byHand + " while it ran; exited with 0", attempts(1)},
+		{nodeStep("launched", `trap 'mkdir -p /tmp/out; echo 1 > /tmp/out/o; exit 0' TERM; echo ready; sleep 100000 & wait`, out, infraRetries(0)), engine.Failed, engine.Lost, byHand + " while it ran; exited with 0", attempts(1)},
 		{nodeStep("once", polite, once), engine.Unknown, engine.Lost, byHand + " while it ran; exited with 0", attempts(1)},
 		{nodeStep("retried", twice, podName), engine.Succeeded, engine.Exited, "", first(engine.Lost, byHand, 2)},
 		{nodeStep("policy", twice, podName, infraRetries(0), onError), engine.Succeeded, engine.Exited, "", first(engine.Lost, byHand, 2)},
@@ -124,13 +125,14 @@ func TestE2EPodDeleted(t *testing.T) {
 // those that had ended by themselves from those that were ended.
 func TestE2EPodDeletedAlone(t *testing.T) {
 	t.Parallel()
+	crowded(t)
 	c := podCluster(t)
 	const byHand = "its pod was deleted by somebody"
 	label := "kfs.dev/" + c.Namespace
 	late := set([]any{tree("secretRef", tree("name", "late"))}, "envFrom")
 	cases := []podCase{
 		{nodeStep("polite", polite, infraRetries(0)), engine.Failed, engine.Lost, byHand + " while it ran; exited with 0", attempts(1)},
-		{nodeStep("launched", `trap 'mkdir -p /tmp/out; echo 1 > /tmp/out/o; exit 0' TERM; echo ready; while true; do sleep 0.1; done`, out, infraRetries(0)), engine.Failed, engine.Lost, byHand + " while it ran; exited with 0", attempts(1)},
+		{nodeStep("launched", `trap 'mkdir -p /tmp/out; echo 1 > /tmp/out/o; exit 0' TERM; echo ready; sleep 100000 & wait`, out, infraRetries(0)), engine.Failed, engine.Lost, byHand + " while it ran; exited with 0", attempts(1)},
 		{nodeStep("stubborn", stubborn, out, infraRetries(0)), engine.Failed, engine.Lost, byHand + " while it ran; exited with 137 (killed)", attempts(1)},
 		{nodeStep("once", polite, once), engine.Unknown, engine.Lost, byHand + " while it ran; exited with 0", attempts(1)},
 		{nodeStep("evicted", polite, infraRetries(0)), engine.Failed, engine.Lost, "evicted while it ran; exited with 0", attempts(1)},
@@ -189,7 +191,7 @@ func TestE2EPodDeletedAlone(t *testing.T) {
 func TestE2EPodDeadline(t *testing.T) {
 	t.Parallel()
 	c := podCluster(t)
-	timeout := func(s *dag.Step) { s.Timeout, s.PendingTimeout = "10", "20" }
+	timeout := func(s *dag.Step) { s.Timeout, s.PendingTimeout = "10", "35" }
 	const reason = "its pod was ended at its deadline"
 	cases := []podCase{
 		{nodeStep("plain", polite, timeout), engine.Failed, engine.TimedOut, reason, attempts(1)},

@@ -90,6 +90,7 @@ func TestE2EPodLost(t *testing.T) {
 		{podFakeStep("evicted", "[{do: evict, after: 200ms}, {do: succeed}]", on("-a")), engine.Succeeded, engine.Exited, "", first(engine.Lost, "evicted: The node was low on resource: memory", 2)},
 		{podFakeStep("evicted-trapped", "{do: evict, after: 200ms, term: 0}", on("-a"), infraRetries(0)), engine.Failed, engine.Lost, "evicted: The node was low on resource: memory", attempts(1)},
 		{podFakeStep("evicted-once", "{do: evict, after: 200ms}", on("-a"), once), engine.Unknown, engine.Lost, "evicted: The node was low on resource: memory", attempts(1)},
+		{podFakeStep("evicted-unsaid", "{do: succeed, after: 20s}", on("-a"), infraRetries(0)), engine.Failed, engine.Lost, "evicted: The node was low on resource: disk, while it ran; exited with 0", attempts(1)},
 		{podFakeStep("restarted", "{do: restart, after: 300ms, exit: 3}", on("-a")), engine.Succeeded, engine.Exited, "exited with 0, but its container was started 2 times in its pod", attempts(1)},
 		{podFakeStep("settling", "[{do: fail, after: 200ms, settle: 3s}, {do: succeed}]", on("-a"), func(s *dag.Step) { s.Retry = &dag.Retry{Limit: "1"} }), engine.Succeeded, engine.Exited, "", first(engine.Exited, "exited with 1", 2)},
 		{podFakeStep("tainted", "[{do: run, term: 0, grace: 300ms}, {do: succeed}]", on("-tainted")), engine.Succeeded, engine.Exited, "", first(engine.Lost, "its node was tainted", 2)},
@@ -100,6 +101,14 @@ func TestE2EPodLost(t *testing.T) {
 		{podFakeStep("node-gone-pending", "[{do: pending}, {do: succeed}]", on("-gone")), engine.Succeeded, engine.Exited, "", first(engine.NotStarted, "its node is gone, before it was started", 2)},
 	}
 	x := beginPods(t, c, Options{}, &dag.Pipeline{Name: "lost", Steps: stepsOf(cases)}, "node-gone", "node-gone-pending")
+
+	// A kubelet forgets that it has evicted a pod which exits with 0, but for the
+	// events.
+	unsaid := x.pod("evicted-unsaid", 1, "to run", running)
+	for reason, text := range map[string]string{"Evicted": "The node was low on resource: disk. ", "Killing": "Stopping container main"} {
+		kubectlApply(t, c.Namespace, fmt.Sprintf(`{apiVersion: v1, kind: Event, metadata: {name: unsaid-%s}, type: Normal, reason: %s, message: "%s",
+			involvedObject: {apiVersion: v1, kind: Pod, namespace: %s, name: %s, uid: %s, fieldPath: "spec.containers{main}"}}`, strings.ToLower(reason), reason, text, c.Namespace, unsaid.Name, unsaid.UID))
+	}
 
 	// A node is deleted that looks dead: the garbage collector gives its pods up
 	// after 40 s, though they may run.
@@ -153,7 +162,7 @@ func TestE2EPodPreempted(t *testing.T) {
 func quota(t testing.TB, namespace, name, hard string) {
 	t.Helper()
 	kubectlApply(t, namespace, fmt.Sprintf(`{apiVersion: v1, kind: ResourceQuota, metadata: {name: %s}, spec: {hard: %s}}`, name, hard))
-	eventually(t, "the quota to be counted", func() error {
+	awaits(t, "the quota to be counted", func() error {
 		if text := clustertest.Kubectl(t, "get", "resourcequota", name, "-n", namespace, "-o", "jsonpath={.status.hard}"); !strings.Contains(text, "pods") {
 			return fmt.Errorf("it is %q", text)
 		}
@@ -185,7 +194,7 @@ func TestE2EPodQuota(t *testing.T) {
 	}
 	x := beginPods(t, c, Options{}, p)
 	x.wantCases(x.end(), want)
-	eventually(t, "the pods of the first run to be gone", func() error {
+	awaits(t, "the pods of the first run to be gone", func() error {
 		clustertest.Kubectl(t, "delete", "jobs,pods", "-n", c.Namespace, "--all")
 		if text := clustertest.Kubectl(t, "get", "resourcequota", "two", "-n", c.Namespace, "-o", "jsonpath={.status.used}"); !strings.Contains(text, `"count/pods":"0"`) {
 			return fmt.Errorf("%s are used", text)
@@ -204,7 +213,7 @@ func TestE2EPodQuota(t *testing.T) {
 	x = beginPods(t, c, Options{}, &dag.Pipeline{Name: "others", Steps: stepsOf(cases)})
 	x.saysPending("patient", "waits for the quota of the namespace")
 	x.saysPending("patient", "exceeded quota: two")
-	eventually(t, "the impatient step to fail", func() error {
+	awaits(t, "the impatient step to fail", func() error {
 		if !x.told("impatient", func(ev engine.Event) bool { return ev.State == engine.Failed }) {
 			return fmt.Errorf("it has not")
 		}
@@ -251,14 +260,14 @@ func TestE2EPodStop(t *testing.T) {
 		}
 	}
 	for _, step := range []string{"no-quota", "no-node", "not-started", "polite", "job"} {
-		eventually(t, "step "+step+" to be stopped", ended(step))
+		awaits(t, "step "+step+" to be stopped", ended(step))
 	}
 	// A kubelet that has begun to end a container cannot be hurried: force after
 	// grace ends the pod when its grace is over.
 	x.stop <- engine.StopForce
 	x.wantCases(x.end(), cases)
 	// Nothing is left that runs.
-	eventually(t, "all pods to be over", func() error {
+	awaits(t, "all pods to be over", func() error {
 		list, err := c.pods.List(context.Background(), selector(x.name, ""))
 		if err != nil {
 			return err

@@ -28,8 +28,11 @@ type sight struct {
 
 	deleting   bool            // the pod is being deleted
 	stranger   bool            // and not by kfs
+	early      *ending         // why kfs has deleted the pod, of which the container's own record says that it had ended before
 	disruption string          // why the cluster ended the pod; "" if it did not
+	restarts   bool            // somebody has made the pod so that its node may start the step's container again
 	ran        bool            // the step's own container has ended, by its node's record
+	swept      bool            // its sandbox is gone, as it is at once if the node has ended it, and later if it ends by itself
 	unlocated  bool            // it has not been seen to begin, and its node does not know: its events may
 	launched   bool            // the launcher ran it: its message is a frame
 	extended   bool            // it holds extended resources
@@ -58,6 +61,10 @@ type ending struct {
 	At     time.Time    `json:"at,omitzero"` // when it was decided, by the clock of the driver
 }
 
+// asked reports whether the engine has asked for it; if not, the executor has
+// given the pod up, because it did not start.
+func (e *ending) asked() bool { return e.Cause == engine.Stopped || e.Cause == engine.TimedOut }
+
 // endingOf returns why kfs is ending a pod, or nil if it is not.
 func endingOf(pod *corev1.Pod) *ending {
 	e := &ending{}
@@ -80,6 +87,7 @@ func look(pod *corev1.Pod, local func(time.Time) time.Time, now time.Time) sight
 		deleting:   pod.DeletionTimestamp != nil,
 		disruption: disrupted(pod),
 		extended:   podExtended(pod),
+		restarts:   restarts(pod),
 	}
 	s.ID = attemptID(pod)
 	s.launched = slices.ContainsFunc(pod.Spec.InitContainers, func(c corev1.Container) bool { return c.Name == ioContainer })
@@ -89,6 +97,9 @@ func look(pod *corev1.Pod, local func(time.Time) time.Time, now time.Time) sight
 		}
 	}
 	s.stranger = s.deleting && endingOf(pod) == nil
+	s.swept = slices.ContainsFunc(pod.Status.Conditions, func(c corev1.PodCondition) bool {
+		return c.Type == corev1.PodReadyToStartContainers && c.Status == corev1.ConditionFalse
+	})
 	clock := clockOf(pod, local, now)
 
 	main := mainStatus(pod)
@@ -191,7 +202,7 @@ func neverSeen(c corev1.ContainerStatus) bool {
 // Run.judge.
 func (s *sight) terminated(pod *corev1.Pod, main corev1.ContainerStatus, t *corev1.ContainerStateTerminated) {
 	s.Cause = engine.Exited
-	s.decided = t.ExitCode == 0 || s.settled // the phase of a pod says more of a failure
+	s.decided = s.settled || t.ExitCode == 0 && !s.restarts // the phase of a pod says more of a failure
 	if !s.launched {
 		s.Message = strings.TrimRight(t.Message, "\n")
 	}
@@ -263,10 +274,19 @@ func (s *sight) endedByKfs(pod *corev1.Pod) {
 		return
 	}
 	s.decided, s.unlocated = true, false
-	if s.Finished.Before(e.At) {
-		s.Finished = e.At // it ended after that, whatever the clock of its node says
+	if s.ran && s.Cause == engine.Exited && e.asked() && s.Finished.Add(time.Second).Before(e.At) {
+		s.early = e // a node that had no connection tells late of an end
+		return
 	}
-	if e.Cause != engine.Stopped && !s.Started.IsZero() {
+	s.endBy(e)
+}
+
+// endBy takes in that kfs has ended what ran in the pod.
+func (s *sight) endBy(e *ending) {
+	if s.Finished.Before(e.At) {
+		s.Finished = e.At // whatever the clock of its node says
+	}
+	if !e.asked() && !s.Started.IsZero() {
 		s.Cause, s.Reason = engine.Lost, "began when it was given up: "+e.Reason
 		return
 	}
@@ -287,6 +307,17 @@ func mainStatus(pod *corev1.Pod) corev1.ContainerStatus {
 		}
 	}
 	return corev1.ContainerStatus{}
+}
+
+// restarts reports whether a node may start the step's container again after
+// it has ended. kfs never asks for that; a policy of the cluster may.
+func restarts(pod *corev1.Pod) bool {
+	if pod.Spec.RestartPolicy == corev1.RestartPolicyAlways || pod.Spec.RestartPolicy == corev1.RestartPolicyOnFailure {
+		return true
+	}
+	return slices.ContainsFunc(pod.Spec.Containers, func(c corev1.Container) bool {
+		return c.Name == mainContainer && (len(c.RestartPolicyRules) > 0 || c.RestartPolicy != nil && *c.RestartPolicy != corev1.ContainerRestartPolicyNever)
+	})
 }
 
 // begun reports whether a container that may do something has been started:

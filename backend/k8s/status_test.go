@@ -277,6 +277,15 @@ func TestLookTells(t *testing.T) {
 	if s := look(podOf(exited(mainContainer, 1, "Error", "last line\n"), hasPhase(corev1.PodFailed)), same, now); s.Message != "last line" || s.launched {
 		t.Errorf("message %q; want the last lines of the log", s.Message)
 	}
+	condition := func(status corev1.ConditionStatus) podChange {
+		return func(p *corev1.Pod) {
+			p.Status.Conditions = []corev1.PodCondition{{Type: corev1.PodReadyToStartContainers, Status: status}}
+		}
+	}
+	ended := exited(mainContainer, 0, "Completed", "")
+	if look(podOf(ended), same, now).swept || look(podOf(ended, condition(corev1.ConditionTrue)), same, now).swept || !look(podOf(ended, condition(corev1.ConditionFalse)), same, now).swept {
+		t.Error("a sandbox is gone if a condition says so")
+	}
 	gpu := podOf(func(p *corev1.Pod) {
 		p.Spec.Containers[0].Resources.Limits = corev1.ResourceList{"nvidia.com/gpu": resource.MustParse("1")}
 	})
@@ -285,9 +294,33 @@ func TestLookTells(t *testing.T) {
 	}
 	// What kfs has ended has ended after that, by the clock of whoever says when
 	// it began.
-	stopped := podOf(exited(mainContainer, 143, "Error", ""), deleted, endedBy(engine.Stopped, "stopped", 35))
-	if s := look(stopped, same, now); !s.Finished.Equal(at(35).Time) {
-		t.Errorf("finished %v; want not before it was stopped, at %v", s.Finished, at(35))
+	stopped := podOf(exited(mainContainer, 143, "Error", ""), deleted, endedBy(engine.Stopped, "stopped", 31))
+	if s := look(stopped, same, now); !s.Finished.Equal(at(31).Time) {
+		t.Errorf("finished %v; want not before it was stopped, at %v", s.Finished, at(31))
+	}
+	// Unless its own record says otherwise, which its events confirm or not.
+	early := podOf(exited(mainContainer, 0, "Completed", ""), deleted, endedBy(engine.TimedOut, "", 35))
+	s = look(early, same, now)
+	if s.early == nil || s.Cause != engine.Exited || !s.Finished.Equal(at(30).Time) || !s.decided {
+		t.Errorf("ended 5 s before it was stopped: %+v; want its own end, with a doubt", s)
+	}
+	if s.endBy(s.early); s.Cause != engine.TimedOut || s.Reason != "" || !s.Finished.Equal(at(35).Time) {
+		t.Errorf("killed after all: %+v; want timed out", s.Observation)
+	}
+	// What may be started again has not ended for good.
+	for name, change := range map[string]podChange{
+		"pod":       func(p *corev1.Pod) { p.Spec.RestartPolicy = corev1.RestartPolicyOnFailure },
+		"container": func(p *corev1.Pod) { p.Spec.Containers[0].RestartPolicy = new(corev1.ContainerRestartPolicyAlways) },
+		"rule":      func(p *corev1.Pod) { p.Spec.Containers[0].RestartPolicyRules = make([]corev1.ContainerRestartRule, 1) },
+	} {
+		for _, code := range []int{0, 1} {
+			if s := look(podOf(exited(mainContainer, int32(code), "", ""), change), same, now); s.decided || !s.restarts {
+				t.Errorf("exited with %d, restarted by its %s: decided %v", code, name, s.decided)
+			}
+			if s := look(podOf(exited(mainContainer, int32(code), "", ""), change, hasPhase(corev1.PodSucceeded)), same, now); !s.decided {
+				t.Errorf("exited with %d, restarted by its %s, over: not decided", code, name)
+			}
+		}
 	}
 }
 

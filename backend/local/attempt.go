@@ -40,7 +40,7 @@ type attempt struct {
 
 	mu       sync.Mutex
 	pid      int           // of the process, which leads its group; 0 if none runs
-	stopping bool          // Stop was called before the process ended
+	stopping engine.Cause  // why Stop was called before the process ended; "" if it was not
 	stopped  chan struct{} // closed when it was
 	forced   bool
 	over     bool
@@ -98,7 +98,7 @@ func (a *attempt) execute() (o engine.Observation) {
 	cmd.Stdout, cmd.Stderr = log, log
 
 	a.mu.Lock()
-	if a.stopping {
+	if a.stopping != "" {
 		a.mu.Unlock()
 		o.Cause, o.Reason = engine.Stopped, "stopped before it began"
 		return o
@@ -134,8 +134,10 @@ func (a *attempt) execute() (o engine.Observation) {
 	o.Cause = engine.Exited
 	o.ExitCode, o.Reason = exit(cmd.ProcessState)
 	switch {
-	case stopping:
-		o.Cause = engine.Stopped
+	case stopping == engine.TimedOut:
+		o.Cause, o.Reason = stopping, ""
+	case stopping != "":
+		o.Cause = stopping
 		if o.Reason == "" {
 			o.Reason = "exited with 0"
 		}
@@ -346,16 +348,17 @@ func signalName(s syscall.Signal) string {
 }
 
 // stop asks the process to end, or ends it.
-func (a *attempt) stop(force bool) {
+func (a *attempt) stop(why engine.Cause, force bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.over || a.forced || a.stopping && !force {
+	if a.over || a.forced || a.stopping != "" && !force {
 		return
 	}
-	if !a.stopping {
+	if a.stopping == "" {
+		a.stopping = why
 		close(a.stopped)
 	}
-	a.stopping, a.forced = true, force
+	a.forced = force
 	if a.pid == 0 {
 		return // it will not begin
 	}
@@ -364,7 +367,7 @@ func (a *attempt) stop(force bool) {
 		return
 	}
 	unix.Kill(-a.pid, unix.SIGTERM)
-	a.kill = time.AfterFunc(a.x.cfg.Grace, func() { a.stop(true) })
+	a.kill = time.AfterFunc(a.x.cfg.Grace, func() { a.stop(a.stopping, true) })
 }
 
 // outputs reads the declared outputs, and returns their texts and where their

@@ -93,7 +93,7 @@ func TestGPUStopped(t *testing.T) {
 	if err := x.Start(t.Context(), attempt("waits", "true")); err != nil {
 		t.Fatal(err)
 	}
-	if err := x.Stop(t.Context(), "waits", false); err != nil {
+	if err := x.Stop(t.Context(), "waits", engine.Stopped, false); err != nil {
 		t.Fatal(err)
 	}
 	if o := until("waits", engine.PhaseFinished); o.Cause != engine.Stopped || !o.Started.IsZero() {

@@ -151,7 +151,7 @@ func (x *Executor) Close() error {
 	}
 	x.mu.Unlock()
 	for _, a := range all {
-		a.stop(true)
+		a.stop(engine.Stopped, true)
 	}
 	x.running.Wait()
 	close(x.ended)
@@ -323,12 +323,12 @@ func (x *Executor) Start(_ context.Context, e *engine.Attempt) error {
 
 // Stop implements engine.Executor. In good order means SIGTERM to the process
 // group, and SIGKILL after Config.Grace.
-func (x *Executor) Stop(_ context.Context, id string, force bool) error {
+func (x *Executor) Stop(_ context.Context, id string, why engine.Cause, force bool) error {
 	x.mu.Lock()
 	a := x.attempts[id]
 	x.mu.Unlock()
 	if a != nil {
-		a.stop(force)
+		a.stop(why, force)
 	}
 	return nil
 }

@@ -20,7 +20,7 @@ import (
 const Image = "busybox:1.36"
 
 // limit is how long one case may take.
-const limit = 2 * time.Minute
+const limit = 5 * time.Minute
 
 // A Maker makes an executor for one run of a pipeline. It can run Image, and
 // gives an attempt that it is asked to stop a second or so before it uses
@@ -498,7 +498,7 @@ func testStartTwice(t *testing.T, newExecutor Maker) {
 	if err := x.Start(ctx, a); err != nil {
 		t.Fatal(err)
 	}
-	if err := x.Stop(ctx, a.ID, true); err != nil {
+	if err := x.Stop(ctx, a.ID, engine.Stopped, true); err != nil {
 		t.Errorf("stop after the end: %v", err)
 	}
 	for len(seen) > 0 {
@@ -519,7 +519,7 @@ func testStartTwice(t *testing.T, newExecutor Maker) {
 
 func testStopUnknown(t *testing.T, newExecutor Maker) {
 	x := newExecutor(t, newRun(nil), pipeline())
-	if err := x.Stop(t.Context(), "nobody-knows-a1", false); err != nil {
+	if err := x.Stop(t.Context(), "nobody-knows-a1", engine.Stopped, false); err != nil {
 		t.Error(err)
 	}
 }
@@ -533,8 +533,11 @@ func testLog(t *testing.T, newExecutor Maker) {
 	)
 	var w watcher
 	run(t, newExecutor, p, nil, engine.Config{Events: w.event})
-	if got, want := w.lines("lines"), []string{"one", "two", "", "a", "last"}; !slices.Equal(got, want) {
-		t.Errorf("lines %q; want %q", got, want)
+	// Each stream is in order; an executor may mix the two.
+	stderr := func(line string) bool { return line == "two" }
+	lines := w.lines("lines")
+	if got, want := slices.DeleteFunc(slices.Clone(lines), stderr), []string{"one", "", "a", "last"}; !slices.Equal(got, want) || len(lines) != len(want)+1 {
+		t.Errorf("lines %q; want %q, and two somewhere", lines, want)
 	}
 	long := w.lines("long")
 	if text := strings.Join(long[:max(0, len(long)-1)], ""); text != strings.Repeat("y", 300000) || long[len(long)-1] != "end" {
