@@ -19,9 +19,10 @@ import (
 
 // This file ends what a driver does, and deletes runs.
 
-// Close ends this driver's work. If the run has ended, it first waits until
-// the pods have, for at most Limits.Settle, and has let them go. Another driver
-// may take the run over at once.
+// Close ends this driver's work. If the run has ended, it first lets the pods
+// go and waits, for at most Limits.Settle, until those have ended that have
+// containers which may not end by themselves. Another driver may take the run
+// over at once.
 func (r *Run) Close(ctx context.Context, ended bool) {
 	if ended && r.lostLease() == nil {
 		r.settle(ctx)
@@ -34,7 +35,7 @@ func (r *Run) Close(ctx context.Context, ended bool) {
 	r.letGo(context.WithoutCancel(ctx))
 }
 
-// settle waits until all pods of the run have ended and are let go.
+// settle waits until all pods of the run are let go, and none may hang.
 func (r *Run) settle(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, r.limits.Settle+10*time.Second)
 	defer cancel()
@@ -50,7 +51,7 @@ func (r *Run) settle(ctx context.Context) {
 				if r.done[a.id] {
 					r.release.put(a.id)
 				}
-			} else if !a.seen.settled && !a.seen.deleting {
+			} else if a.seen.mayHang() {
 				open++
 			}
 		}

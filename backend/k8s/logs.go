@@ -10,6 +10,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/kfs-project/kfs/engine"
@@ -114,7 +115,7 @@ func (r *Run) flushLog(ctx context.Context, a *attempt) {
 	ctx, cancel := context.WithTimeout(ctx, flushFor)
 	defer cancel()
 	for n := range 3 { // what cannot be read any more is lost, as the pod or its node is
-		if err := r.readLog(ctx, a, f, false); err == nil || sleep(ctx, backoff(n, err)) != nil {
+		if err := r.readLog(ctx, a, f, false); err == nil || apierrors.IsNotFound(err) || sleep(ctx, backoff(n, err)) != nil {
 			break
 		}
 	}

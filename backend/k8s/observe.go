@@ -69,7 +69,7 @@ func (r *Run) startObserving() {
 		n = 100
 	}
 	r.follow = make(chan struct{}, max(n, 0))
-	reflector := cache.NewReflectorWithOptions(&cache.ListWatch{
+	r.reflect(&cache.ListWatch{
 		ListWithContextFunc: func(ctx context.Context, opts metav1.ListOptions) (runtime.Object, error) {
 			opts.LabelSelector = selector(r.info.Name, "").LabelSelector
 			opts.ResourceVersion, opts.ResourceVersionMatch = "", "" // as it is now, not as a cache has it
@@ -79,15 +79,36 @@ func (r *Run) startObserving() {
 			opts.LabelSelector = selector(r.info.Name, "").LabelSelector
 			return r.cluster.pods.Watch(ctx, opts)
 		},
-	}, &corev1.Pod{}, (*podStore)(r), cache.ReflectorOptions{
-		Name:    "pods of run " + r.info.Name,
-		Backoff: &wait.Backoff{Duration: 200 * time.Millisecond, Factor: 2, Jitter: 0.2, Steps: 10, Cap: 3 * time.Second},
-	})
-	r.working.Go(func() { reflector.RunWithContext(r.ctx) })
+	}, &corev1.Pod{}, (*podStore)(r), "pods")
+	r.kills.known, r.kills.pods = make(chan struct{}), map[types.UID]bool{}
+	killings := fields.Set{"reason": "Killing", "involvedObject.kind": "Pod", "involvedObject.fieldPath": mainPath}.String()
+	r.reflect(&cache.ListWatch{
+		ListWithContextFunc: func(ctx context.Context, opts metav1.ListOptions) (runtime.Object, error) {
+			opts.FieldSelector = killings
+			list, err := r.cluster.events.List(ctx, opts)
+			if apierrors.IsForbidden(err) {
+				r.kills.know() // no more than that
+			}
+			return list, err
+		},
+		WatchFuncWithContext: func(ctx context.Context, opts metav1.ListOptions) (watch.Interface, error) {
+			opts.FieldSelector = killings
+			return r.cluster.events.Watch(ctx, opts)
+		},
+	}, &corev1.Event{}, &r.kills, "killings")
 	r.working.Go(func() { r.watchRun(r.ctx) })
 	r.working.Go(func() { r.tend(r.ctx) })
 	r.work(r.ctx, &r.create, creators, r.makePod)
 	r.work(r.ctx, &r.release, releasers, r.letPodGo)
+}
+
+// reflect keeps a store up to date, until Close.
+func (r *Run) reflect(what cache.ListerWatcher, kind runtime.Object, store cache.ReflectorStore, name string) {
+	reflector := cache.NewReflectorWithOptions(what, kind, store, cache.ReflectorOptions{
+		Name:    name + " of run " + r.info.Name,
+		Backoff: &wait.Backoff{Duration: 200 * time.Millisecond, Factor: 2, Jitter: 0.2, Steps: 10, Cap: 3 * time.Second},
+	})
+	r.working.Go(func() { reflector.RunWithContext(r.ctx) })
 }
 
 // A podStore takes in what the reflector sees. It keeps no pods, but what is
@@ -367,7 +388,7 @@ func (r *Run) judge(ctx context.Context, a *attempt, s sight, o *engine.Observat
 	if o.Cause != engine.Exited && o.Cause != engine.BadOutput {
 		return
 	}
-	if !s.deleting && s.ExitCode == 0 && (told && signalled || !s.launched && s.swept) && r.killedByNode(ctx)[a.uid] {
+	if !s.deleting && s.ExitCode == 0 && (told && signalled || !s.launched && s.swept) && r.kills.has(ctx, a.uid) {
 		// A node that has evicted a pod which takes that well writes Succeeded,
 		// and no word of it.
 		o.Cause, o.Reason = engine.Lost, "its node has ended it"
@@ -392,35 +413,55 @@ func (r *Run) judge(ctx context.Context, a *attempt, s sight, o *engine.Observat
 }
 
 // A killList holds the pods whose command their nodes have killed, as far as
-// events tell.
+// events tell. It is the store of a reflector.
 type killList struct {
-	mu    sync.Mutex // held while they are asked for
-	asked time.Time
+	mu    sync.Mutex
 	pods  map[types.UID]bool
+	known chan struct{} // closed when those of before are in it
 }
 
-// killedByNode asks which commands were killed by their nodes, in one request
-// for all who want to know at the same time.
-func (r *Run) killedByNode(ctx context.Context) map[types.UID]bool {
-	since := time.Now()
-	r.kills.mu.Lock()
-	defer r.kills.mu.Unlock()
-	if r.kills.asked.After(since) {
-		return r.kills.pods
+// has reports whether a command was killed by its node. It waits for the
+// answer for a while.
+func (k *killList) has(ctx context.Context, pod types.UID) bool {
+	ctx, cancel := context.WithTimeout(ctx, undecided)
+	defer cancel()
+	select {
+	case <-k.known:
+	case <-ctx.Done():
 	}
-	r.kills.asked, r.kills.pods = time.Now(), map[types.UID]bool{}
-	about := fields.Set{"reason": "Killing", "involvedObject.kind": "Pod", "involvedObject.fieldPath": mainPath}
-	var list *corev1.EventList
-	if err := r.cluster.do(ctx, func(ctx context.Context) (err error) {
-		list, err = r.cluster.events.List(ctx, metav1.ListOptions{FieldSelector: about.String()})
-		return err
-	}); err != nil {
-		return nil
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.pods[pod]
+}
+
+func (k *killList) Add(o any) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.pods[o.(*corev1.Event).InvolvedObject.UID] = true
+	return nil
+}
+
+func (k *killList) Update(o any) error { return k.Add(o) }
+func (k *killList) Delete(any) error   { return nil } // events are forgotten after a while
+func (k *killList) Resync() error      { return nil }
+
+func (k *killList) Replace(list []any, _ string) error {
+	for _, o := range list {
+		k.Add(o)
 	}
-	for _, e := range list.Items {
-		r.kills.pods[e.InvolvedObject.UID] = true
+	k.know()
+	return nil
+}
+
+// know ends the waiting of has.
+func (k *killList) know() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	select {
+	case <-k.known:
+	default:
+		close(k.known)
 	}
-	return r.kills.pods
 }
 
 // mainPath is what the events of the step's own container are about.

@@ -26,6 +26,7 @@ type sight struct {
 	// of the pod runs any more.
 	ended, decided, settled bool
 
+	alone      bool            // its node ends the pod when the step's own container has ended
 	deleting   bool            // the pod is being deleted
 	stranger   bool            // and not by kfs
 	early      *ending         // why kfs has deleted the pod, of which the container's own record says that it had ended before
@@ -39,6 +40,11 @@ type sight struct {
 	frame      string          // the message
 	declared   []launch.Output // what the launcher was asked for
 	waits      waitKind        // why it is pending
+}
+
+// mayHang reports whether the pod may never end, if nobody ends it.
+func (s *sight) mayHang() bool {
+	return !s.settled && !s.deleting && !(s.ended && s.alone && !s.restarts)
 }
 
 // A waitKind says which limit a pending pod has.
@@ -88,6 +94,7 @@ func look(pod *corev1.Pod, local func(time.Time) time.Time, now time.Time) sight
 		disruption: disrupted(pod),
 		extended:   podExtended(pod),
 		restarts:   restarts(pod),
+		alone:      len(pod.Spec.Containers) == 1,
 	}
 	s.ID = attemptID(pod)
 	s.launched = slices.ContainsFunc(pod.Spec.InitContainers, func(c corev1.Container) bool { return c.Name == ioContainer })
