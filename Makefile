@@ -91,7 +91,7 @@ bench: build cluster-program
 	@echo
 	@if [ "$$(id -u)" = 0 ]; then \
 		bin/cluster run --name bench --nodes-fake 500 -- sh -c '$(GO) -C test/cluster run ./bench && \
-			$(GO) test -tags e2e -run "^$$" -bench "^BenchmarkE2E" -benchtime 1x -timeout 60m ./backend/k8s'; \
+			$(GO) test -tags e2e -run "^$$" -bench "^BenchmarkE2E" -benchtime 1x -timeout 120m ./backend/k8s'; \
 	else \
 		echo "not root: no figures of a cluster"; \
 	fi

@@ -21,11 +21,13 @@ import (
 
 // Close ends this driver's work. If the run has ended, it first lets the pods
 // go and waits, for at most Limits.Settle, until those have ended that have
-// containers which may not end by themselves. Another driver may take the run
-// over at once.
+// containers which may not end by themselves; if the pipeline has a time to
+// live, the cluster is told to delete the run after it. Another driver may take
+// the run over at once.
 func (r *Run) Close(ctx context.Context, ended bool) {
 	if ended && r.lostLease() == nil {
 		r.settle(ctx)
+		r.expire(ctx)
 	}
 	r.cancel()
 	r.working.Wait()
@@ -109,6 +111,9 @@ func Delete(ctx context.Context, c *Cluster, name string, force bool) error {
 		return err
 	}
 	if err := remove(); err != nil {
+		return err
+	}
+	if err := deleteExpiry(ctx, c, m); err != nil {
 		return err
 	}
 	// A pod that a driver has made meanwhile is let go too.

@@ -21,6 +21,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
@@ -405,6 +406,35 @@ func TestE2EDelete(t *testing.T) {
 		wantNothing(t, c, name)
 		if err := Delete(t.Context(), c, name, false); !errors.Is(err, ErrNoRun) {
 			t.Errorf("delete what is deleted: %v; want no such run", err)
+		}
+	})
+	t.Run("time to live", func(t *testing.T) {
+		t.Parallel()
+		for _, early := range []bool{false, true} {
+			name := newName("ttl")
+			p := diamond(name)
+			seconds := 3
+			if early {
+				seconds = 1000
+			}
+			p.Conf = &dag.Conf{TTLSeconds: &seconds}
+			wantState(t, finish(t, c, p, name, shortened), engine.Succeeded, nil)
+			job, err := c.jobs.Get(t.Context(), expiryName(name), metav1.GetOptions{})
+			if err != nil || len(podsOf(t, c, name)) != 5 {
+				t.Errorf("after the run: %v, %d pods; want a job and all pods", err, len(podsOf(t, c, name)))
+			}
+			if early {
+				if err := Delete(t.Context(), c, name, false); err != nil {
+					t.Fatal(err)
+				}
+			}
+			wantNothing(t, c, name)
+			eventually(t, "the job to be gone", func() error {
+				if job, err = c.jobs.Get(t.Context(), job.Name, metav1.GetOptions{}); apierrors.IsNotFound(err) {
+					return nil
+				}
+				return fmt.Errorf("it is %+v, %v", job.Status, err)
+			})
 		}
 	})
 	t.Run("driver dead, pods kept", func(t *testing.T) {

@@ -50,22 +50,39 @@ const (
 	// that do not compress are half of what a ConfigMap takes.
 	stepsPerShard = 500
 
+	// openShards is how many shards there are at least if nobody knows how many
+	// steps a loop or a graph that calls itself will become, and maxShards how
+	// many there are at most: a driver that takes a run over writes them all.
+	openShards = 8
+	maxShards  = 100
+
 	// maxInline is how many bytes of outputs a record holds itself.
 	maxInline = 1024
 
 	maxConfigMap = 1 << 20
 )
 
-// shardsFor returns how many shards the state of a pipeline's runs has. What a
-// loop becomes only the run will know.
+// shardsFor returns how many shards the state of a pipeline's runs has. A step
+// in a loop counts as often as the loop has items.
 func shardsFor(p *dag.Pipeline) int {
-	n := (len(p.Steps) + stepsPerShard - 1) / stepsPerShard
-	for _, g := range p.Groups {
-		if g.Loop != nil || g.Kind == dag.GroupCall {
-			n = max(n, 8)
+	const most = maxShards * stepsPerShard
+	least := 1
+	rounds := map[string]int{"": 1} // of what stands in a group
+	for _, g := range p.Groups {    // those that others stand in are first
+		n := rounds[g.Group]
+		if g.Loop != nil {
+			n *= len(g.Loop.Items)
+		}
+		rounds[g.Name] = min(n, most)
+		if g.Kind == dag.GroupCall || g.Loop != nil && g.Loop.From != "" {
+			least = openShards
 		}
 	}
-	return max(n, 1)
+	steps := 0
+	for _, s := range p.Steps {
+		steps = min(steps+max(rounds[s.Group], 1), most)
+	}
+	return max((steps+stepsPerShard-1)/stepsPerShard, least)
 }
 
 // A sharder says which shard holds the record of a step: the steps that stand
