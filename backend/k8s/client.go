@@ -396,7 +396,10 @@ type watchedTransport struct {
 func (t *watchedTransport) RoundTrip(r *http.Request) (*http.Response, error) {
 	began := time.Now()
 	response, err := t.next.RoundTrip(r)
-	if !strings.HasSuffix(r.URL.Path, "/log") { // which comes from a node
+	// A log comes from a node, and what is to be made may be refused by a webhook.
+	others := strings.HasSuffix(r.URL.Path, "/log") ||
+		err == nil && r.Method == http.MethodPost && response.StatusCode == http.StatusInternalServerError
+	if !others {
 		t.health.saw(began, response, err)
 	}
 	return response, err

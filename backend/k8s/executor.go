@@ -1,6 +1,7 @@
 package k8s
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -310,6 +311,8 @@ func (r *Run) makePod(ctx context.Context, id string) {
 		if freed {
 			r.create.put(id)
 		}
+	case apierrors.IsInternalError(err):
+		r.delay(a, "cannot be made now, and is tried again", apiMessage(err))
 	case namespaceTerminating(err):
 		if r.stillThere(ctx) == nil {
 			r.delay(a, "waits, as the namespace is being deleted", "")
@@ -380,7 +383,7 @@ func (r *Run) send(ctx context.Context, a *engine.Attempt, tree dag.Object) (*co
 			return nil, err
 		}
 		job.Spec.Template.Annotations[pendingAnnotation] = limit
-		err := r.mutate(ctx, func(ctx context.Context) error {
+		err := r.createOnce(ctx, func(ctx context.Context) error {
 			_, err := r.cluster.jobs.Create(ctx, job, metav1.CreateOptions{})
 			return err
 		})
@@ -402,7 +405,7 @@ func (r *Run) send(ctx context.Context, a *engine.Attempt, tree dag.Object) (*co
 	}
 	pod.Annotations[pendingAnnotation] = limit
 	var made *corev1.Pod
-	err := r.mutate(ctx, func(ctx context.Context) (err error) {
+	err := r.createOnce(ctx, func(ctx context.Context) (err error) {
 		made, err = r.cluster.pods.Create(ctx, pod, metav1.CreateOptions{})
 		return err
 	})
@@ -420,6 +423,22 @@ func (r *Run) send(ctx context.Context, a *engine.Attempt, tree dag.Object) (*co
 	}
 	r.see(made)
 	return made, nil
+}
+
+// createOnce does as mutate, but for an internal error of the API server, which
+// is returned: it may be the fault of a webhook that is asked about some pods
+// and not about others, which are not to wait for these.
+func (r *Run) createOnce(ctx context.Context, f func(ctx context.Context) error) error {
+	var internal error
+	err := r.mutate(ctx, func(ctx context.Context) error {
+		err := f(ctx)
+		if apierrors.IsInternalError(err) {
+			internal = err
+			return nil
+		}
+		return err
+	})
+	return cmp.Or(err, internal)
 }
 
 // mutate does what changes something in the cluster, if this driver holds the

@@ -280,7 +280,7 @@ func (x *podRun) ready(step string, n int) *corev1.Pod {
 // del deletes a pod as somebody does who knows nothing of kfs.
 func (x *podRun) del(pod *corev1.Pod) {
 	x.Helper()
-	grace := int64(1)
+	grace := int64(15) // a busy machine may need seconds to run a trap
 	if err := x.c.pods.Delete(x.Context(), pod.Name, metav1.DeleteOptions{GracePeriodSeconds: &grace}); err != nil {
 		x.Error(err)
 	}

@@ -69,6 +69,54 @@ func TestE2EPodRefused(t *testing.T) {
 	x.wantCases(x.end(), cases)
 }
 
+// TestE2EPodWebhook has a webhook that nobody answers: steps whose pods it is
+// asked about say so, and are given up in time; others go on.
+func TestE2EPodWebhook(t *testing.T) {
+	t.Parallel()
+	c := podCluster(t)
+	hook := c.Namespace + ".kfs.dev"
+	kubectlApply(t, "", fmt.Sprintf(`
+apiVersion: admissionregistration.k8s.io/v1
+kind: ValidatingWebhookConfiguration
+metadata: {name: %[1]s}
+webhooks:
+- name: %[1]s
+  clientConfig: {url: "https://127.0.0.1:1/"}
+  admissionReviewVersions: [v1]
+  sideEffects: None
+  failurePolicy: Fail
+  namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: %[2]s}}
+  rules: [{apiGroups: [""], apiVersions: [v1], operations: [CREATE], resources: [pods]}]
+  matchConditions: [{name: asked, expression: "object.metadata.?annotations['asked'].orValue('') == 'yes'"}]
+`, hook, c.Namespace))
+	remove := func() {
+		clustertest.Kubectl(t, "delete", "validatingwebhookconfiguration", hook, "--ignore-not-found")
+	}
+	t.Cleanup(remove)
+	time.Sleep(2 * time.Second) // the API server takes note of it
+	asked := func(s *dag.Step) { s.Annotations.Set("yes", "asked") }
+	impatient := func(s *dag.Step) { s.PendingTimeout = "5" }
+	var cases []podCase
+	for i := range creators + 1 { // more than are made at the same time
+		cases = append(cases, podCase{podFakeStep(fmt.Sprint("patient", i), "{do: succeed}", asked), engine.Succeeded, engine.Exited, "", attempts(1)})
+	}
+	last := podFakeStep("last", "{do: succeed}")
+	cases = append(cases,
+		podCase{podFakeStep("impatient", "{do: succeed}", asked, impatient), engine.Failed, engine.CannotRun, "cannot be made now", attempts(1)},
+		podCase{last, engine.Succeeded, engine.Exited, "", attempts(1)})
+	x := beginPods(t, c, Options{}, &dag.Pipeline{Name: "webhook", Steps: stepsOf(cases)})
+	x.saysPending("patient0", "failed calling webhook")
+	x.pod("last", 1, "to be over", terminal)
+	awaits(t, "the impatient step to fail", func() error {
+		if !x.told("impatient", func(ev engine.Event) bool { return ev.State == engine.Failed }) {
+			return fmt.Errorf("it has not")
+		}
+		return nil
+	})
+	remove()
+	x.wantCases(x.end(), cases)
+}
+
 // TestE2EPodLost loses pods that have begun, and some that have not.
 func TestE2EPodLost(t *testing.T) {
 	t.Parallel()

@@ -557,7 +557,10 @@ func TestE2ERefused(t *testing.T) {
 func TestE2EQuota(t *testing.T) {
 	c := newCluster(t)
 	c.make("resourcequotas", `{"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "q"}, "spec": {"hard": {"count/secrets": "0"}}}`)
-	for c.get("resourcequotas", "q").Object["status"] == nil {
+	for { // until it is counted, and holds
+		if hard, _, _ := unstructured.NestedMap(c.get("resourcequotas", "q").Object, "status", "hard"); len(hard) > 0 {
+			break
+		}
 		time.Sleep(50 * time.Millisecond)
 	}
 	const secret = `{"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "s"}}`
