@@ -38,16 +38,19 @@ test-cluster:
 	$(GO) -C test/cluster test $(RACE) ./...
 
 # e2e runs the tests that want a real Kubernetes, on one that is up as long as
-# they run: those of the clusters' own module, then the short ones here.
+# they run: those of the clusters' own module, then of those here the short ones,
+# and of backend/k8s those of drivers that die, are late or are two.
 #
-# e2e-failures runs the rest: the suite of executors, and all that can go wrong
-# on a cluster, which takes some twenty minutes.
+# e2e-failures runs all of backend/k8s: the suite of executors, and what can go
+# wrong with pods, nodes and the API server, which takes a quarter of an hour.
 E2E = $(shell grep -rl --include='*_test.go' --exclude-dir=test '^//go:build e2e' . | xargs -n1 dirname | sort -u)
 E2E_SHORT = ^TestE2E(TestingDoc|Alike|Command|Role|Store|Mnist|MnistDeployers)
+E2E_DRIVERS = ^TestE2E(WritePoints|Held|Frozen|State|KeptOutputs|DamagedState|Delete|NothingLeft|PodLost)$$
 GOTEST = $(GO) test $(RACE) -tags e2e -count=1 -timeout 30m
 e2e: cluster-program test-cluster
 	$(GO) vet -tags e2e $(E2E)
-	bin/cluster run --name e2e -- sh -c '(cd test/cluster && $(GOTEST) ./e2e) && $(GOTEST) -p 1 -run "$(E2E_SHORT)" . ./artifact ./examples/mnist'
+	bin/cluster run --name e2e -- sh -c '(cd test/cluster && $(GOTEST) ./e2e) && $(GOTEST) -p 1 -run "$(E2E_SHORT)" . ./artifact ./examples/mnist && \
+		$(GOTEST) -run "$(E2E_DRIVERS)" ./backend/k8s'
 
 e2e-failures: cluster-program
 	$(GO) vet -tags e2e $(E2E)
