@@ -143,13 +143,19 @@ func (c *Cluster) do(ctx context.Context, f func(ctx context.Context) error) err
 	began := time.Now()
 	for n := 0; ; n++ {
 		err := c.once(ctx, f)
-		if err == nil || !transient(err) || ctx.Err() != nil || c.giveUp(err, n, time.Since(began)) {
+		if err == nil || !transient(err) && !c.early(err) || ctx.Err() != nil || c.giveUp(err, n, time.Since(began)) {
 			return err
 		}
 		if err := sleep(ctx, backoff(n, err)); err != nil {
 			return err
 		}
 	}
+}
+
+// early reports whether a server that has just been started refuses what it may
+// allow as soon as it has read the rules.
+func (c *Cluster) early(err error) bool {
+	return apierrors.IsForbidden(err) && !exceededQuota(err) && !namespaceTerminating(err) && c.health.young()
 }
 
 // giveUp reports whether a request is not made again that has failed in passing
@@ -293,6 +299,7 @@ type health struct {
 	accepted bool          // it has known who we are
 	failed   time.Time     // the first request since the last answer that has failed; zero if there is none
 	cause    string        // of the last failure
+	back     time.Time     // when it last answered after a failure
 	denied   time.Time     // the first 401 since another answer
 	deniedBy error         // the last 401, or what else kept us from logging in
 	skew     time.Duration // what its clock is ahead of ours
@@ -315,6 +322,9 @@ func (h *health) saw(began time.Time, response *http.Response, err error) {
 			h.answered, h.cause = true, response.Status
 		}
 		return
+	}
+	if !h.failed.IsZero() {
+		h.back = time.Now()
 	}
 	h.answered, h.failed = true, time.Time{}
 	if response.StatusCode != http.StatusUnauthorized {
@@ -347,6 +357,13 @@ func (h *health) away() (time.Time, string) {
 		return h.denied, "does not know who we are: " + h.deniedBy.Error()
 	}
 	return h.failed, "does not answer: " + h.cause
+}
+
+// young reports whether the server may have been started a moment ago.
+func (h *health) young() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return time.Since(h.back) < time.Minute
 }
 
 func (h *health) contact() (answered, accepted bool) {
@@ -396,10 +413,11 @@ type watchedTransport struct {
 func (t *watchedTransport) RoundTrip(r *http.Request) (*http.Response, error) {
 	began := time.Now()
 	response, err := t.next.RoundTrip(r)
-	// A log comes from a node, and what is to be made may be refused by a webhook.
-	others := strings.HasSuffix(r.URL.Path, "/log") ||
-		err == nil && r.Method == http.MethodPost && response.StatusCode == http.StatusInternalServerError
-	if !others {
+	// A log comes from a node, and the pods that are to be changed may be kept by
+	// a webhook that fails or does not answer.
+	pods := strings.Contains(r.URL.Path, "/pods") || strings.Contains(r.URL.Path, "/jobs")
+	failed := err != nil && errors.Is(r.Context().Err(), context.DeadlineExceeded) || err == nil && response.StatusCode == http.StatusInternalServerError
+	if !strings.HasSuffix(r.URL.Path, "/log") && !(pods && failed && r.Method != http.MethodGet) {
 		t.health.saw(began, response, err)
 	}
 	return response, err

@@ -26,8 +26,11 @@ import (
 // the run over at once.
 func (r *Run) Close(ctx context.Context, ended bool) {
 	if ended && r.lostLease() == nil {
-		r.settle(ctx)
-		r.expire(ctx)
+		if held := r.settle(ctx); held > 0 {
+			r.notice("%d pods of the run could not be let go, and their finalizer keeps them: to delete them with the run:  kfs delete %s", held, r.info.Name)
+		} else {
+			r.expire(ctx)
+		}
 	}
 	r.cancel()
 	r.working.Wait()
@@ -37,19 +40,21 @@ func (r *Run) Close(ctx context.Context, ended bool) {
 	r.letGo(context.WithoutCancel(ctx))
 }
 
-// settle waits until all pods of the run are let go, and none may hang.
-func (r *Run) settle(ctx context.Context) {
+// settle waits until all pods of the run are let go, and none may hang. It
+// returns how many are not let go, after a while.
+func (r *Run) settle(ctx context.Context) (held int) {
 	ctx, cancel := context.WithTimeout(ctx, r.limits.Settle+10*time.Second)
 	defer cancel()
 	for {
 		open := 0
+		held = 0
 		r.at.Lock()
 		for _, a := range r.attempts {
 			if a.pod == "" || a.gone {
 				continue
 			}
 			if a.held && !a.released {
-				open++
+				held++
 				if r.done[a.id] {
 					r.release.put(a.id)
 				}
@@ -58,8 +63,8 @@ func (r *Run) settle(ctx context.Context) {
 			}
 		}
 		r.at.Unlock()
-		if open == 0 || sleep(ctx, 50*time.Millisecond) != nil || r.lostLease() != nil {
-			return
+		if held+open == 0 || sleep(ctx, 50*time.Millisecond) != nil || r.lostLease() != nil {
+			return held
 		}
 	}
 }
@@ -149,12 +154,12 @@ func free(ctx context.Context, c *Cluster, run *corev1.ConfigMap, name string) e
 	}
 }
 
-// releaseAll takes the finalizer off all pods of a run, and returns how many
-// pods there are.
+// releaseAll takes the finalizer off all pods of a run, and returns how many had
+// it.
 func releaseAll(ctx context.Context, c *Cluster, run string) (int, error) {
 	opts := selector(run, "")
 	opts.Limit = 500
-	found := map[types.UID]bool{}
+	held := map[types.UID]bool{}
 	for {
 		var page *corev1.PodList
 		err := c.do(ctx, func(ctx context.Context) (err error) {
@@ -166,17 +171,17 @@ func releaseAll(ctx context.Context, c *Cluster, run string) (int, error) {
 			continue
 		}
 		if err != nil {
-			return len(found), access("list pods", err)
+			return len(held), access("list pods", err)
 		}
 		var wg sync.WaitGroup
 		errs := make([]error, len(page.Items))
 		slots := make(chan struct{}, releasers)
 		for i := range page.Items {
 			pod := &page.Items[i]
-			found[pod.UID] = true
 			if !slices.Contains(pod.Finalizers, outcomeFinalizer) {
 				continue
 			}
+			held[pod.UID] = true
 			slots <- struct{}{}
 			wg.Go(func() {
 				errs[i] = access("let pod "+pod.Name+" go", takeFinalizer(ctx, c, pod.Name))
@@ -186,11 +191,11 @@ func releaseAll(ctx context.Context, c *Cluster, run string) (int, error) {
 		wg.Wait()
 		for _, err := range errs {
 			if err != nil {
-				return len(found), err
+				return len(held), err
 			}
 		}
 		if opts.Continue = page.Continue; opts.Continue == "" {
-			return len(found), nil
+			return len(held), nil
 		}
 	}
 }

@@ -400,6 +400,12 @@ func TestE2EDelete(t *testing.T) {
 		if n := len(podsOf(t, c, name)); n != 5 {
 			t.Errorf("%d pods after the run; want 5", n)
 		}
+		// A part of its state is no run.
+		if err := Delete(t.Context(), c, name+"-s0", true); !errors.Is(err, ErrNoRun) {
+			t.Errorf("delete a part of the state: %v; want no such run", err)
+		}
+		_, err := Create(t.Context(), c, p, infoOf(name+"-s0"), Options{}, "test")
+		wantError(t, "a run that is named as a part of the state", err, "choose another name")
 		if err := Delete(t.Context(), c, name, false); err != nil {
 			t.Fatal(err)
 		}

@@ -4,8 +4,11 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
+	"net"
+	"net/http"
 	"path"
 	"slices"
 	"strings"
@@ -15,6 +18,8 @@ import (
 	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
+	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
+	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
@@ -44,6 +49,9 @@ func (r *Run) entrypoint(ctx context.Context, a *engine.Attempt) (*entrypoint, e
 		return entry, nil
 	}
 	entry, err := lookUp(ctx, image, r.keychain(ctx, a))
+	if err != nil && registryAway(err) && ctx.Err() == nil {
+		return nil, fmt.Errorf("%w: %w", errNotYet, err)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("it says no command, and what image %q runs cannot be looked up: %w; add command = [...]", image, err)
 	}
@@ -54,6 +62,23 @@ func (r *Run) entrypoint(ctx context.Context, a *engine.Attempt) (*entrypoint, e
 	r.entries[image] = entry
 	r.at.Unlock()
 	return entry, nil
+}
+
+// errNotYet is wrapped by an error of a registry that may answer later.
+var errNotYet = errors.New("the registry cannot say what the image runs")
+
+// registryAway reports whether an error says nothing about the image.
+func registryAway(err error) bool {
+	var answer *transport.Error
+	var dns *net.DNSError
+	var network net.Error
+	switch {
+	case errors.As(err, &answer):
+		return answer.StatusCode == http.StatusTooManyRequests || answer.StatusCode >= 500
+	case errors.As(err, &dns):
+		return !dns.IsNotFound
+	}
+	return errors.As(err, &network) || errors.Is(err, context.DeadlineExceeded)
 }
 
 // lookUpFor is how long a registry may take to say what an image runs.
@@ -117,17 +142,24 @@ func (r *Run) keychain(ctx context.Context, a *engine.Attempt) authn.Keychain {
 		}
 	}
 	account := firstText(a.Pod.ServiceAccount, r.pods.conf.ServiceAccount, r.pods.opts.ServiceAccount, "default")
-	ctx, cancel := r.cluster.request(ctx)
-	defer cancel()
-	if sa, err := r.cluster.accounts.Get(ctx, account, metav1.GetOptions{}); err == nil {
-		for _, ref := range sa.ImagePullSecrets {
-			secrets = append(secrets, ref.Name)
+	if err := r.cluster.do(ctx, func(ctx context.Context) error {
+		sa, err := r.cluster.accounts.Get(ctx, account, metav1.GetOptions{})
+		if err == nil {
+			for _, ref := range sa.ImagePullSecrets {
+				secrets = append(secrets, ref.Name)
+			}
 		}
+		return err
+	}); err != nil && !apierrors.IsForbidden(err) && !apierrors.IsNotFound(err) {
+		r.notice("cannot read service account %s: %v", account, err)
 	}
 	keys := pullKeys{}
 	for _, secret := range secrets {
-		s, err := r.cluster.secrets.Get(ctx, secret, metav1.GetOptions{})
-		if err != nil {
+		var s *corev1.Secret
+		if err := r.cluster.do(ctx, func(ctx context.Context) (err error) {
+			s, err = r.cluster.secrets.Get(ctx, secret, metav1.GetOptions{})
+			return err
+		}); err != nil {
 			if !apierrors.IsForbidden(err) && !apierrors.IsNotFound(err) {
 				r.notice("cannot read pull secret %s: %v", secret, err)
 			}

@@ -9,6 +9,7 @@ import (
 	"maps"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -31,6 +32,7 @@ const (
 	creators    = 16               // pods that are made at once
 	concluders  = 32               // ended pods that are looked into at once
 	releasers   = 16               // pods that are let go at once
+	stopAgain   = 5 * time.Second  // after how long a pod is deleted, or let go, once more
 	undecided   = 10 * time.Second // how long a pod may take to say more of a failure
 	maxFinished = 2000             // finished pods that are kept, whatever Limits.Keep says
 )
@@ -80,19 +82,24 @@ type attempt struct {
 	concluded bool
 	released  bool
 	freed     time.Time // when it was let go
+	kept      time.Time // when it could not be
 
-	made    time.Time // the pod
-	limit   time.Duration
-	since   map[waitKind]time.Time
-	excused time.Duration // of the time since made: the API server was away
-	asked   time.Time     // when events were asked for
-	why     string        // by events
-	whyKind waitKind
-	overdue time.Time // when what is undecided is decided
-	ending  *ending   // why it is to end
-	making  bool      // its pod is being made
-	giving  bool      // it is being given up, as it does not start
-	second  types.UID // of the pod that its Job has made beside the first
+	made     time.Time // the pod
+	limit    time.Duration
+	since    map[waitKind]time.Time
+	excused  time.Duration // of the time since made: the API server was away
+	asked    time.Time     // when events were asked for
+	why      string        // by events
+	whyKind  waitKind
+	overdue  time.Time // when what is undecided is decided
+	ending   *ending   // why it is to end
+	making   bool      // its pod is being made
+	stuck    bool      // nobody knows whether it was made
+	mute     bool      // why it is to end cannot be written into the pod
+	giving   bool      // it is being given up, as it does not start
+	removing int       // calls that delete it
+	removed  time.Time // when the last of them returned
+	second   types.UID // of the pod that its Job has made beside the first
 
 	log *follower
 }
@@ -273,6 +280,12 @@ func (r *Run) makePod(ctx context.Context, id string) {
 		r.at.Unlock()
 		return
 	}
+	if a.ending != nil && a.stuck { // it may have been made after all
+		a.making = true
+		r.at.Unlock()
+		r.working.Go(func() { r.lookFor(ctx, a) })
+		return
+	}
 	if a.ending != nil {
 		a.concluded = true
 		e := *a.ending
@@ -290,7 +303,7 @@ func (r *Run) makePod(ctx context.Context, id string) {
 
 	pod, err := r.newPod(ctx, a)
 	r.at.Lock()
-	a.making = false
+	a.making, a.stuck = false, a.stuck || errors.Is(err, errStuck)
 	if err == nil {
 		if a.pod == "" && pod != nil {
 			a.pod, a.uid, a.held = pod.Name, pod.UID, true
@@ -306,13 +319,15 @@ func (r *Run) makePod(ctx context.Context, id string) {
 	case ending != nil:
 		r.create.put(id)
 	case exceededQuota(err):
-		freed := r.freeFinished(ctx)
+		freed := strings.Contains(err.Error(), "count/pods") && r.freeFinished(ctx) // others do not count finished pods
 		r.delay(a, "waits for the quota of the namespace", apiMessage(err))
 		if freed {
 			r.create.put(id)
 		}
-	case apierrors.IsInternalError(err):
-		r.delay(a, "cannot be made now, and is tried again", apiMessage(err))
+	case errors.Is(err, errNotYet) && time.Since(a.made) < r.limits.PullBackoff:
+		r.delay(a, "its image cannot be looked up now, and is again", err.Error())
+	case errors.Is(err, errStuck):
+		r.delay(a, "cannot be made now, and is tried again", err.Error())
 	case namespaceTerminating(err):
 		if r.stillThere(ctx) == nil {
 			r.delay(a, "waits, as the namespace is being deleted", "")
@@ -322,6 +337,33 @@ func (r *Run) makePod(ctx context.Context, id string) {
 		a.concluded = true
 		r.at.Unlock()
 		r.tell(a, engine.Observation{Phase: engine.PhaseFinished, Finished: time.Now(), Cause: engine.CannotRun, Reason: "cannot run: " + apiMessage(err)})
+	}
+}
+
+// lookFor looks for the pod of an attempt that is to end, or its Job: nobody
+// knows whether it has been made.
+func (r *Run) lookFor(ctx context.Context, a *attempt) {
+	job := a.spec.Primitive == "job"
+	var pod *corev1.Pod
+	err := r.cluster.do(ctx, func(ctx context.Context) (err error) {
+		if job {
+			_, err = r.cluster.jobs.Get(ctx, a.id, metav1.GetOptions{})
+		} else {
+			pod, err = r.cluster.pods.Get(ctx, a.id, metav1.GetOptions{})
+		}
+		return err
+	})
+	r.at.Lock()
+	a.making, a.stuck = false, err != nil && !apierrors.IsNotFound(err)
+	a.job = a.job || job && err == nil
+	r.at.Unlock()
+	switch {
+	case err != nil:
+		r.create.put(a.id)
+	case job:
+		r.end(r.ctx, a)
+	default:
+		r.see(pod) // which ends it
 	}
 }
 
@@ -383,7 +425,7 @@ func (r *Run) send(ctx context.Context, a *engine.Attempt, tree dag.Object) (*co
 			return nil, err
 		}
 		job.Spec.Template.Annotations[pendingAnnotation] = limit
-		err := r.createOnce(ctx, func(ctx context.Context) error {
+		err := r.mutateOnce(ctx, func(ctx context.Context) error {
 			_, err := r.cluster.jobs.Create(ctx, job, metav1.CreateOptions{})
 			return err
 		})
@@ -405,7 +447,7 @@ func (r *Run) send(ctx context.Context, a *engine.Attempt, tree dag.Object) (*co
 	}
 	pod.Annotations[pendingAnnotation] = limit
 	var made *corev1.Pod
-	err := r.createOnce(ctx, func(ctx context.Context) (err error) {
+	err := r.mutateOnce(ctx, func(ctx context.Context) (err error) {
 		made, err = r.cluster.pods.Create(ctx, pod, metav1.CreateOptions{})
 		return err
 	})
@@ -425,21 +467,25 @@ func (r *Run) send(ctx context.Context, a *engine.Attempt, tree dag.Object) (*co
 	return made, nil
 }
 
-// createOnce does as mutate, but for an internal error of the API server, which
-// is returned: it may be the fault of a webhook that is asked about some pods
-// and not about others, which are not to wait for these.
-func (r *Run) createOnce(ctx context.Context, f func(ctx context.Context) error) error {
-	var internal error
+// mutateOnce does as mutate, but returns an errStuck if the API server fails in
+// a way that may be the fault of a webhook, which is asked about some pods and
+// not about others: these are not to wait for those.
+func (r *Run) mutateOnce(ctx context.Context, f func(ctx context.Context) error) error {
+	var stuck error
 	err := r.mutate(ctx, func(ctx context.Context) error {
 		err := f(ctx)
-		if apierrors.IsInternalError(err) {
-			internal = err
+		if apierrors.IsInternalError(err) || errors.Is(ctx.Err(), context.DeadlineExceeded) {
+			stuck = fmt.Errorf("%w: %s", errStuck, apiMessage(err))
 			return nil
 		}
 		return err
 	})
-	return cmp.Or(err, internal)
+	return cmp.Or(err, stuck)
 }
+
+// errStuck is wrapped by an error after which nobody knows whether the API
+// server has done what it was asked.
+var errStuck = errors.New("the API server cannot say now")
 
 // mutate does what changes something in the cluster, if this driver holds the
 // run.
@@ -541,14 +587,25 @@ func (r *Run) end(ctx context.Context, a *attempt) {
 func (r *Run) remove(ctx context.Context, a *attempt, grace *int64) {
 	r.at.Lock()
 	pod, uid, job, why := a.pod, a.uid, a.job, a.ending
+	a.removing++
 	r.at.Unlock()
+	defer func() {
+		r.at.Lock()
+		defer r.at.Unlock()
+		a.removing--
+		a.removed = time.Now()
+	}()
 	if pod != "" && why != nil {
 		ended, err := r.writeEnding(ctx, a, pod, why)
-		if err != nil && !apierrors.IsNotFound(err) {
-			r.notice("cannot end pod %s: %v", pod, err)
+		switch {
+		case ended:
 			return
-		}
-		if ended {
+		case errors.Is(err, errStuck): // a pod that is not to run is ended all the same
+			r.at.Lock()
+			a.mute = true
+			r.at.Unlock()
+		case err != nil && !apierrors.IsNotFound(err):
+			r.notice("cannot end pod %s: %v", pod, err)
 			return
 		}
 	}
@@ -566,8 +623,11 @@ func (r *Run) remove(ctx context.Context, a *attempt, grace *int64) {
 		}
 		return r.cluster.pods.Delete(ctx, pod, opts)
 	})
-	if err != nil && !apierrors.IsNotFound(err) && ctx.Err() == nil && r.lostLease() == nil {
-		r.notice("cannot delete pod %s: %v", pod, err)
+	if err != nil && !apierrors.IsNotFound(err) {
+		if ctx.Err() == nil && r.lostLease() == nil {
+			r.notice("cannot delete pod %s: %v", firstText(pod, a.id), err)
+		}
+		return
 	}
 	if job && pod == "" {
 		r.conclusion(a, engine.Observation{Finished: time.Now(), Cause: why.Cause, Reason: why.Reason})
@@ -579,7 +639,7 @@ func (r *Run) remove(ctx context.Context, a *attempt, grace *int64) {
 // written down is so only of pods that run, as far as the API server knows.
 func (r *Run) writeEnding(ctx context.Context, a *attempt, pod string, why *ending) (ended bool, err error) {
 	text, _ := json.Marshal(why)
-	for {
+	for n := 0; ; {
 		r.at.Lock()
 		version, ended := a.version, a.seen.ended
 		r.at.Unlock()
@@ -589,11 +649,18 @@ func (r *Run) writeEnding(ctx context.Context, a *attempt, pod string, why *endi
 		if version > 0 { // 0 would be any
 			patch, _ := json.Marshal(map[string]any{"metadata": map[string]any{
 				"resourceVersion": strconv.FormatUint(version, 10), "annotations": map[string]string{endAnnotation: string(text)}}})
-			err := r.mutate(ctx, func(ctx context.Context) error {
+			err := r.mutateOnce(ctx, func(ctx context.Context) error {
 				_, err := r.cluster.pods.Patch(ctx, pod, types.StrategicMergePatchType, patch, metav1.PatchOptions{})
 				return err
 			})
-			if !apierrors.IsConflict(err) {
+			away, _ := r.cluster.health.away()
+			switch {
+			case errors.Is(err, errStuck) && (n < 3 || !away.IsZero()):
+				if err := sleep(ctx, backoff(n, nil)); err != nil {
+					return false, err
+				}
+				n++
+			case !apierrors.IsConflict(err):
 				return false, err
 			}
 		}
@@ -630,14 +697,18 @@ func (r *Run) committed(id string) {
 func (r *Run) letPodGo(ctx context.Context, id string) {
 	r.at.Lock()
 	a := r.attempts[id]
-	if a == nil || a.pod == "" || a.gone || !a.held || a.released {
+	if a == nil || a.pod == "" || a.gone || !a.held || a.released || time.Since(a.kept) < stopAgain {
 		r.at.Unlock()
 		return
 	}
 	pod := a.pod
 	r.at.Unlock()
 	if err := takeFinalizer(ctx, r.cluster, pod); err != nil {
-		if ctx.Err() == nil {
+		r.at.Lock()
+		first := a.kept.IsZero()
+		a.kept = time.Now()
+		r.at.Unlock()
+		if first && ctx.Err() == nil {
 			r.notice("cannot let pod %s go: %v", pod, err)
 		}
 		return

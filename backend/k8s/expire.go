@@ -2,6 +2,7 @@ package k8s
 
 import (
 	"context"
+	"math"
 	"slices"
 	"time"
 
@@ -20,6 +21,10 @@ import (
 
 func expiryName(run string) string { return objectName(run) + "-ttl" }
 
+// expireFor is how long it may take to tell the cluster: the run is over, and
+// somebody waits for its result.
+const expireFor = 15 * time.Second
+
 // expire has the cluster delete a run that has ended and whose pods are let go,
 // if its pipeline says after how long.
 func (r *Run) expire(ctx context.Context) {
@@ -27,7 +32,9 @@ func (r *Run) expire(ctx context.Context) {
 	if ttl == nil {
 		return
 	}
-	job, err := r.makeExpiry(ctx, int32(*ttl))
+	ctx, cancel := context.WithTimeout(ctx, expireFor)
+	defer cancel()
+	job, err := r.makeExpiry(ctx, int32(min(*ttl, math.MaxInt32)))
 	if err == nil {
 		err = r.ownedBy(ctx, job)
 	}

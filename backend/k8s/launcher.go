@@ -11,6 +11,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 
 	"github.com/kfs-project/kfs/artifact"
 	"github.com/kfs-project/kfs/dag"
@@ -296,6 +297,9 @@ func (r *Run) launcherResult(ctx context.Context, a *attempt, s sight, o *engine
 // twice.
 const maxLog = 8 << 20
 
+// readFor is how long it is tried to read it.
+const readFor = time.Minute
+
 // readRest reads the outputs that stand in the log of kfs-io.
 func (r *Run) readRest(ctx context.Context, a *attempt, result *launch.Result) error {
 	if result.Rest == nil {
@@ -303,23 +307,26 @@ func (r *Run) readRest(ctx context.Context, a *attempt, result *launch.Result) e
 	}
 	limit := int64(maxLog)
 	opts := &corev1.PodLogOptions{Container: ioContainer, LimitBytes: &limit}
-	var err error
-	for n := range 5 {
-		if n > 0 && sleep(ctx, backoff(n, nil)) != nil {
-			break
-		}
+	began := time.Now()
+	for n := 0; ; n++ {
 		var text []byte
-		if err = r.cluster.do(ctx, func(ctx context.Context) (err error) {
+		err := r.cluster.once(ctx, func(ctx context.Context) (err error) {
 			text, err = r.cluster.core.Get().Namespace(r.cluster.Namespace).Resource("pods").Name(a.pod).SubResource("log").
 				VersionedParams(opts, parameterCodec()).Do(ctx).Raw()
 			return err
-		}); err != nil {
+		})
+		if err != nil {
 			err = fmt.Errorf("%w: the log of kfs-io cannot be read: %w", launch.ErrLost, err)
-			continue
-		}
-		if err = launch.ReadLog(bytes.NewReader(text), result); err == nil {
+		} else if err = launch.ReadLog(bytes.NewReader(text), result); err == nil {
 			return nil
 		}
+		// An answer may come from the node, which may be away while the API
+		// server is not.
+		if away, _ := r.cluster.health.away(); !away.IsZero() {
+			began = time.Now()
+		}
+		if time.Since(began) > readFor || apierrors.IsNotFound(err) || sleep(ctx, backoff(n, nil)) != nil {
+			return err
+		}
 	}
-	return err
 }

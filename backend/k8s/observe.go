@@ -2,6 +2,7 @@ package k8s
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"maps"
 	"slices"
@@ -73,27 +74,42 @@ func (r *Run) startObserving() {
 		ListWithContextFunc: func(ctx context.Context, opts metav1.ListOptions) (runtime.Object, error) {
 			opts.LabelSelector = selector(r.info.Name, "").LabelSelector
 			opts.ResourceVersion, opts.ResourceVersionMatch = "", "" // as it is now, not as a cache has it
-			return r.cluster.pods.List(ctx, opts)
-		},
-		WatchFuncWithContext: func(ctx context.Context, opts metav1.ListOptions) (watch.Interface, error) {
-			opts.LabelSelector = selector(r.info.Name, "").LabelSelector
-			return r.cluster.pods.Watch(ctx, opts)
-		},
-	}, &corev1.Pod{}, (*podStore)(r), "pods")
-	r.kills.known, r.kills.pods = make(chan struct{}), map[types.UID]bool{}
-	killings := fields.Set{"reason": "Killing", "involvedObject.kind": "Pod", "involvedObject.fieldPath": mainPath}.String()
-	r.reflect(&cache.ListWatch{
-		ListWithContextFunc: func(ctx context.Context, opts metav1.ListOptions) (runtime.Object, error) {
-			opts.FieldSelector = killings
-			list, err := r.cluster.events.List(ctx, opts)
-			if apierrors.IsForbidden(err) {
-				r.kills.know() // no more than that
+			list, err := r.cluster.pods.List(ctx, opts)
+			if apierrors.IsForbidden(err) && !r.cluster.early(err) {
+				r.lose(access("list pods", err))
 			}
 			return list, err
 		},
 		WatchFuncWithContext: func(ctx context.Context, opts metav1.ListOptions) (watch.Interface, error) {
+			opts.LabelSelector = selector(r.info.Name, "").LabelSelector
+			w, err := r.cluster.pods.Watch(ctx, opts)
+			if apierrors.IsForbidden(err) && !r.cluster.early(err) {
+				r.lose(access("watch pods", err))
+			}
+			return w, err
+		},
+	}, &corev1.Pod{}, (*podStore)(r), "pods")
+	killings := fields.Set{"reason": "Killing", "involvedObject.kind": "Pod", "involvedObject.fieldPath": mainPath}.String()
+	r.kills.pods = map[types.UID]bool{}
+	r.kills.list = func(ctx context.Context) (list *corev1.EventList, err error) {
+		err = r.cluster.do(ctx, func(ctx context.Context) (err error) {
+			list, err = r.cluster.events.List(ctx, metav1.ListOptions{FieldSelector: killings})
+			return err
+		})
+		return list, err
+	}
+	r.reflect(&cache.ListWatch{
+		ListWithContextFunc: func(ctx context.Context, opts metav1.ListOptions) (runtime.Object, error) {
 			opts.FieldSelector = killings
-			return r.cluster.events.Watch(ctx, opts)
+			return r.cluster.events.List(ctx, opts)
+		},
+		WatchFuncWithContext: func(ctx context.Context, opts metav1.ListOptions) (watch.Interface, error) {
+			opts.FieldSelector = killings
+			w, err := r.cluster.events.Watch(ctx, opts)
+			if err != nil {
+				return nil, err
+			}
+			return r.kills.watches(w), nil
 		},
 	}, &corev1.Event{}, &r.kills, "killings")
 	r.working.Go(func() { r.watchRun(r.ctx) })
@@ -176,6 +192,7 @@ func (r *Run) see(pod *corev1.Pod) {
 	if id == "" || pod.Annotations[runIDAnnotation] != r.info.ID || pod.Name != id && !ofJob(pod, id) {
 		return // of an earlier run of this name, perhaps, or somebody's copy of one
 	}
+	pod = r.marked(pod, id)
 	s := look(pod, r.cluster.health.local, time.Now())
 	version, _ := strconv.ParseUint(pod.ResourceVersion, 10, 64)
 	r.at.Lock()
@@ -248,6 +265,8 @@ func (r *Run) see(pod *corev1.Pod) {
 	}
 	r.at.Unlock()
 	switch {
+	case committed && first && !s.ended && !s.deleting: // it was given up before it was there
+		r.working.Go(func() { r.kill(r.ctx, a); r.release.put(id) })
 	case committed && held:
 		r.release.put(id)
 	case late:
@@ -266,6 +285,21 @@ func (r *Run) see(pod *corev1.Pod) {
 	if s.settled && !before.settled {
 		r.settledPod()
 	}
+}
+
+// marked returns the pod with the reason why kfs ends it, if that could not be
+// written into it.
+func (r *Run) marked(pod *corev1.Pod, id string) *corev1.Pod {
+	r.at.Lock()
+	defer r.at.Unlock()
+	a := r.attempts[id]
+	if a == nil || !a.mute || a.uid != pod.UID || endingOf(pod) != nil {
+		return pod
+	}
+	text, _ := json.Marshal(a.ending)
+	pod = pod.DeepCopy()
+	metav1.SetMetaDataAnnotation(&pod.ObjectMeta, endAnnotation, string(text))
+	return pod
 }
 
 // ofJob reports whether a pod was made by the Job of an attempt.
@@ -388,7 +422,7 @@ func (r *Run) judge(ctx context.Context, a *attempt, s sight, o *engine.Observat
 	if o.Cause != engine.Exited && o.Cause != engine.BadOutput {
 		return
 	}
-	if !s.deleting && s.ExitCode == 0 && (told && signalled || !s.launched && s.swept) && r.kills.has(ctx, a.uid) {
+	if !s.deleting && s.ExitCode == 0 && (told && signalled || !s.launched && s.swept) && r.kills.has(ctx, a.uid, s.at) {
 		// A node that has evicted a pod which takes that well writes Succeeded,
 		// and no word of it.
 		o.Cause, o.Reason = engine.Lost, "its node has ended it"
@@ -413,25 +447,85 @@ func (r *Run) judge(ctx context.Context, a *attempt, s sight, o *engine.Observat
 }
 
 // A killList holds the pods whose command their nodes have killed, as far as
-// events tell. It is the store of a reflector.
+// events tell. It is the store of a reflector, and lists them itself while that
+// has not watched them for long enough to be up to date.
 type killList struct {
+	list func(context.Context) (*corev1.EventList, error)
+
 	mu    sync.Mutex
 	pods  map[types.UID]bool
-	known chan struct{} // closed when those of before are in it
+	watch watch.Interface // the latest
+	since time.Time       // when it began; zero if it has ended
+
+	listing sync.Mutex // held while they are listed
+	listed  time.Time  // when the last list was asked for that has come
 }
 
-// has reports whether a command was killed by its node. It waits for the
-// answer for a while.
-func (k *killList) has(ctx context.Context, pod types.UID) bool {
-	ctx, cancel := context.WithTimeout(ctx, undecided)
-	defer cancel()
-	select {
-	case <-k.known:
-	case <-ctx.Done():
+// caughtUp is how long after its beginning a watch may still be telling of what
+// was before.
+const caughtUp = 2 * time.Second
+
+// has reports whether the command of a pod, which was seen to have ended at a
+// time, was killed by its node.
+func (k *killList) has(ctx context.Context, pod types.UID, seen time.Time) bool {
+	k.mu.Lock()
+	killed, watched := k.pods[pod], !k.since.IsZero() && time.Since(k.since) > caughtUp
+	k.mu.Unlock()
+	if killed || watched {
+		return killed
+	}
+	k.listing.Lock() // one list serves all that have ended before it
+	defer k.listing.Unlock()
+	if !k.listed.After(seen) {
+		asked := time.Now()
+		list, err := k.list(ctx)
+		if err != nil {
+			return false // nobody tells
+		}
+		for i := range list.Items {
+			k.Add(&list.Items[i])
+		}
+		k.listed = asked
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	return k.pods[pod]
+}
+
+// watches passes a watch on, and notes how long it lasts.
+func (k *killList) watches(w watch.Interface) watch.Interface {
+	events := make(chan watch.Event)
+	p := watch.NewProxyWatcher(events)
+	k.mu.Lock()
+	k.watch, k.since = p, time.Now()
+	k.mu.Unlock()
+	go func() {
+		defer close(events)
+		defer w.Stop()
+		defer func() {
+			k.mu.Lock()
+			defer k.mu.Unlock()
+			if k.watch == p {
+				k.since = time.Time{}
+			}
+		}()
+		for {
+			select {
+			case ev, ok := <-w.ResultChan():
+				if !ok {
+					return
+				}
+				select {
+				case events <- ev:
+				case <-p.StopChan():
+					return
+				}
+			case <-p.StopChan():
+				return
+			}
+		}
+	}()
+	return p
 }
 
 func (k *killList) Add(o any) error {
@@ -449,19 +543,7 @@ func (k *killList) Replace(list []any, _ string) error {
 	for _, o := range list {
 		k.Add(o)
 	}
-	k.know()
 	return nil
-}
-
-// know ends the waiting of has.
-func (k *killList) know() {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	select {
-	case <-k.known:
-	default:
-		close(k.known)
-	}
 }
 
 // mainPath is what the events of the step's own container are about.
@@ -514,7 +596,7 @@ func (r *Run) tend(ctx context.Context) {
 	every := max(min(time.Second, r.limits.BadImage/4, r.limits.Slow/2), 50*time.Millisecond)
 	var counted time.Time // up to when the API server was away
 	for sleep(ctx, every) == nil {
-		var explain, give, conclude, clear []*attempt
+		var explain, give, again, conclude, clear []*attempt
 		var sights []sight
 		finished := 0
 		now := time.Now()
@@ -542,6 +624,11 @@ func (r *Run) tend(ctx context.Context) {
 					a.concluded = true
 					conclude, sights = append(conclude, a), append(sights, a.seen)
 				}
+			case a.ending != nil && (a.pod != "" || a.job):
+				if a.removing == 0 && !a.seen.deleting && now.Sub(a.removed) > stopAgain {
+					a.removed = now
+					again = append(again, a)
+				}
 			case a.ending != nil || a.giving || a.seen.Phase == engine.PhaseRunning:
 			case lost > 0: // in which nothing could come on, or be seen to
 				a.excused += lost
@@ -562,6 +649,9 @@ func (r *Run) tend(ctx context.Context) {
 		r.at.Unlock()
 		for i, a := range conclude {
 			r.working.Go(func() { r.concludePod(ctx, a, sights[i]) })
+		}
+		for _, a := range again {
+			r.working.Go(func() { r.end(r.ctx, a) })
 		}
 		for _, a := range give {
 			r.working.Go(func() { r.giveUp(ctx, a) })
@@ -665,7 +755,7 @@ func (r *Run) explain(ctx context.Context, a *attempt) {
 	}
 	pending := o.Phase == engine.PhasePending && !a.concluded
 	r.at.Unlock()
-	if none && strings.Contains(why, "exceeded quota") { // of a Job, which tries again by itself
+	if none && strings.Contains(why, "exceeded quota") && strings.Contains(why, "count/pods") { // of a Job, which tries again by itself
 		r.freeFinished(ctx)
 	}
 	if pending && o.Reason == "" && why != "" {

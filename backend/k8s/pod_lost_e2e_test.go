@@ -70,7 +70,8 @@ func TestE2EPodRefused(t *testing.T) {
 }
 
 // TestE2EPodWebhook has a webhook that nobody answers: steps whose pods it is
-// asked about say so, and are given up in time; others go on.
+// asked about say so, and are given up in time; others go on. What cannot be
+// changed for it is ended all the same.
 func TestE2EPodWebhook(t *testing.T) {
 	t.Parallel()
 	c := podCluster(t)
@@ -88,6 +89,14 @@ webhooks:
   namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: %[2]s}}
   rules: [{apiGroups: [""], apiVersions: [v1], operations: [CREATE], resources: [pods]}]
   matchConditions: [{name: asked, expression: "object.metadata.?annotations['asked'].orValue('') == 'yes'"}]
+- name: change.%[1]s
+  clientConfig: {url: "https://127.0.0.1:1/"}
+  admissionReviewVersions: [v1]
+  sideEffects: None
+  failurePolicy: Fail
+  namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: %[2]s}}
+  rules: [{apiGroups: [""], apiVersions: [v1], operations: [UPDATE], resources: [pods]}]
+  matchConditions: [{name: asked, expression: "object.metadata.?annotations['kept'].orValue('') == 'yes'"}]
 `, hook, c.Namespace))
 	remove := func() {
 		clustertest.Kubectl(t, "delete", "validatingwebhookconfiguration", hook, "--ignore-not-found")
@@ -101,18 +110,25 @@ webhooks:
 		cases = append(cases, podCase{podFakeStep(fmt.Sprint("patient", i), "{do: succeed}", asked), engine.Succeeded, engine.Exited, "", attempts(1)})
 	}
 	last := podFakeStep("last", "{do: succeed}")
+	kept := podFakeStep("kept", "{do: run, term: 0}", func(s *dag.Step) {
+		s.Annotations.Set("yes", "kept")
+		s.Timeout = "2"
+	})
 	cases = append(cases,
 		podCase{podFakeStep("impatient", "{do: succeed}", asked, impatient), engine.Failed, engine.CannotRun, "cannot be made now", attempts(1)},
+		podCase{kept, engine.Failed, engine.TimedOut, "timed out after 2s", attempts(1)},
 		podCase{last, engine.Succeeded, engine.Exited, "", attempts(1)})
 	x := beginPods(t, c, Options{}, &dag.Pipeline{Name: "webhook", Steps: stepsOf(cases)})
 	x.saysPending("patient0", "failed calling webhook")
 	x.pod("last", 1, "to be over", terminal)
-	awaits(t, "the impatient step to fail", func() error {
-		if !x.told("impatient", func(ev engine.Event) bool { return ev.State == engine.Failed }) {
-			return fmt.Errorf("it has not")
-		}
-		return nil
-	})
+	for _, step := range []string{"impatient", "kept"} {
+		awaits(t, "step "+step+" to fail", func() error {
+			if !x.told(step, func(ev engine.Event) bool { return ev.State == engine.Failed }) {
+				return fmt.Errorf("it has not")
+			}
+			return nil
+		})
+	}
 	remove()
 	x.wantCases(x.end(), cases)
 }

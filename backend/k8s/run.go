@@ -94,7 +94,10 @@ func create(ctx context.Context, c *Cluster, p *dag.Pipeline, info engine.RunInf
 			if getErr != nil {
 				return getErr
 			}
-			if old.Annotations[runIDAnnotation] == info.ID {
+			switch {
+			case old.Labels[kindLabel] != kindRun || old.Labels[runLabel] != info.Name:
+				return fmt.Errorf("it is there already, and is not that of a run of this name: choose another name for the run")
+			case old.Annotations[runIDAnnotation] == info.ID:
 				made, err = old, nil
 			}
 		}
@@ -185,6 +188,8 @@ func getRun(ctx context.Context, c *Cluster, name string) (*corev1.ConfigMap, er
 		return nil, fmt.Errorf("namespace %s has no run %q: %w", c.Namespace, name, ErrNoRun)
 	case err != nil:
 		return nil, access("read config map "+objectName(name), err)
+	case m.Labels[kindLabel] != kindRun || m.Labels[runLabel] != name:
+		return nil, fmt.Errorf("config map %s in namespace %s is not that of a run %q: %w", m.Name, c.Namespace, name, ErrNoRun)
 	case m.DeletionTimestamp != nil:
 		return nil, fmt.Errorf("run %s is being deleted: %w", name, ErrNoRun)
 	}

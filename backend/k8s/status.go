@@ -19,6 +19,7 @@ import (
 // A sight is what a pod tells.
 type sight struct {
 	engine.Observation
+	at time.Time // when the pod was looked at
 
 	// Ended says that the step's container ended, or never will begin. It is
 	// true before the pod's own phase says so, which takes a second longer.
@@ -89,6 +90,7 @@ const statusUnknown = "ContainerStatusUnknown"
 // machine's clock, which says now.
 func look(pod *corev1.Pod, local func(time.Time) time.Time, now time.Time) sight {
 	s := sight{
+		at:         now,
 		settled:    pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed,
 		deleting:   pod.DeletionTimestamp != nil,
 		disruption: disrupted(pod),

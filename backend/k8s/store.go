@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"sync"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -123,10 +124,9 @@ func (r *Run) Claim(ctx context.Context) (engine.Facts, int64, error) {
 	if err := r.readShards(ctx, isNew); err != nil {
 		return facts, 0, err
 	}
-	latest, apart := int64(0), false
+	latest := int64(0)
 	for _, s := range r.shards {
 		latest = max(latest, s.kept.Epoch)
-		apart = apart || slices.ContainsFunc(s.kept.Records, func(rec storedRecord) bool { return rec.Values != "" })
 	}
 	if latest >= epoch {
 		epoch = latest + 1
@@ -137,6 +137,9 @@ func (r *Run) Claim(ctx context.Context) (engine.Facts, int64, error) {
 	if err := r.eachShard(func(i int) error { return r.claimShard(ctx, i, epoch) }); err != nil {
 		return facts, 0, err
 	}
+	apart := slices.ContainsFunc(r.shards, func(s *shardObject) bool {
+		return slices.ContainsFunc(s.kept.Records, func(rec storedRecord) bool { return rec.Values != "" })
+	})
 	var values map[string]map[string]string
 	if apart {
 		if values, err = r.readValues(ctx); err != nil {
@@ -435,10 +438,21 @@ func (r *Run) keepValues(ctx context.Context, attempt string, texts map[string]s
 	if size > maxConfigMap-4096 {
 		return fmt.Errorf("the outputs have %d bytes together, and a run without an artifact store can keep %d of a step", size, maxConfigMap-4096)
 	}
-	err = r.mutate(ctx, func(ctx context.Context) error {
-		_, err := r.cluster.configMaps.Create(ctx, m, metav1.CreateOptions{})
-		return err
-	})
+	for n := 0; ; n++ {
+		err = r.mutate(ctx, func(ctx context.Context) error {
+			_, err := r.cluster.configMaps.Create(ctx, m, metav1.CreateOptions{})
+			return err
+		})
+		if !exceededQuota(err) { // for want of which no step is run again
+			break
+		}
+		if n == 0 {
+			r.notice("the outputs of attempt %s wait for the quota of the namespace: %s", attempt, apiMessage(err))
+		}
+		if err := sleep(ctx, 3*time.Second); err != nil {
+			return err
+		}
+	}
 	switch {
 	case err == nil, apierrors.IsAlreadyExists(err):
 	case r.lostLease() != nil:
