@@ -53,6 +53,10 @@ type Cluster struct {
 	Namespace string
 	Context   string // of the kubeconfig, for people; "" is none
 
+	// NotCurrent says that Context is not, or may not be, the current one of the
+	// kubeconfig, so that commands have to name it.
+	NotCurrent bool
+
 	// RequestTimeout bounds each request but watches and logs; default 10 s.
 	RequestTimeout time.Duration
 
@@ -130,6 +134,16 @@ func (c *Cluster) rest(gv schema.GroupVersion, path string) (rest.Interface, err
 // Config returns a copy of the configuration of client-go.
 func (c *Cluster) Config() *rest.Config { return rest.CopyConfig(c.config) }
 
+// Command returns the command line that does what a verb of kfs says with a run
+// of this cluster.
+func (c *Cluster) Command(verb, run string) string {
+	text := fmt.Sprintf("kfs %s %s -n %s", verb, run, c.Namespace)
+	if c.NotCurrent {
+		text += " --context " + c.Context
+	}
+	return text
+}
+
 // request returns a context for one request.
 func (c *Cluster) request(ctx context.Context) (context.Context, context.CancelFunc) {
 	return context.WithTimeout(ctx, c.RequestTimeout)
@@ -143,7 +157,7 @@ func (c *Cluster) do(ctx context.Context, f func(ctx context.Context) error) err
 	began := time.Now()
 	for n := 0; ; n++ {
 		err := c.once(ctx, f)
-		if err == nil || !transient(err) && !c.early(err) || ctx.Err() != nil || c.giveUp(err, n, time.Since(began)) {
+		if err == nil || !transient(err) && !(c.early(err) && time.Since(began) < youth) || ctx.Err() != nil || c.giveUp(err, n, time.Since(began)) {
 			return err
 		}
 		if err := sleep(ctx, backoff(n, err)); err != nil {
@@ -152,10 +166,13 @@ func (c *Cluster) do(ctx context.Context, f func(ctx context.Context) error) err
 	}
 }
 
+// youth is how long a server that was started may take to know who may do what.
+const youth = time.Minute
+
 // early reports whether a server that has just been started refuses what it may
 // allow as soon as it has read the rules.
 func (c *Cluster) early(err error) bool {
-	return apierrors.IsForbidden(err) && !exceededQuota(err) && !namespaceTerminating(err) && c.health.young()
+	return apierrors.IsForbidden(err) && strings.Contains(err.Error(), " cannot ") && c.health.young()
 }
 
 // giveUp reports whether a request is not made again that has failed in passing
@@ -323,7 +340,7 @@ func (h *health) saw(began time.Time, response *http.Response, err error) {
 		}
 		return
 	}
-	if !h.failed.IsZero() {
+	if !h.failed.IsZero() && h.accepted {
 		h.back = time.Now()
 	}
 	h.answered, h.failed = true, time.Time{}
@@ -363,7 +380,7 @@ func (h *health) away() (time.Time, string) {
 func (h *health) young() bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return time.Since(h.back) < time.Minute
+	return time.Since(h.back) < youth
 }
 
 func (h *health) contact() (answered, accepted bool) {

@@ -27,7 +27,7 @@ import (
 func (r *Run) Close(ctx context.Context, ended bool) {
 	if ended && r.lostLease() == nil {
 		if held := r.settle(ctx); held > 0 {
-			r.notice("%d pods of the run could not be let go, and their finalizer keeps them: to delete them with the run:  kfs delete %s", held, r.info.Name)
+			r.notice("%d pods of the run could not be let go, and their finalizer keeps them: to delete them with the run:  %s", held, r.cluster.Command("delete", r.info.Name))
 		} else {
 			r.expire(ctx)
 		}

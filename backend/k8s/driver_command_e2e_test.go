@@ -344,6 +344,14 @@ users: [{name: u, user: {token: "%s"}}]
 		kfs.start(t, "delete", name, "-n", c.Namespace, "--kubeconfig", file).want(t, 3, "cannot delete resource", "Role")
 		open(t, c, name)
 	})
+	t.Run("may not see pods", func(t *testing.T) {
+		t.Parallel()
+		clustertest.Kubectl(t, "create", "serviceaccount", "blind", "-n", c.Namespace)
+		clustertest.Kubectl(t, "create", "role", "blind", "-n", c.Namespace, "--verb", "create,get,list,update,delete", "--resource", "configmaps,leases")
+		clustertest.Kubectl(t, "create", "rolebinding", "blind", "-n", c.Namespace, "--role", "blind", "--serviceaccount", c.Namespace+":blind")
+		token := strings.TrimSpace(clustertest.Kubectl(t, "create", "token", "blind", "-n", c.Namespace, "--duration", "10m"))
+		kfs.start(t, "run", kfs.script, "-n", c.Namespace, "--kubeconfig", kubeconfig(t, config.Host, ca, token)).want(t, 3, "list pods", "forbidden", "Role")
+	})
 	t.Run("no namespace", func(t *testing.T) {
 		t.Parallel()
 		kfs.start(t, "run", kfs.script, "-n", "no-such-namespace").want(t, 3, "namespace no-such-namespace is not there")

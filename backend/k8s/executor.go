@@ -47,6 +47,7 @@ type executor struct {
 	attempts map[string]*attempt
 	done     map[string]bool // attempts whose outcome is committed
 	delayed  map[string]bool // attempts whose pod is to be made later
+	blind    time.Time       // since when the pods may not be seen; zero if they may
 	lent     map[string]bool // attempts that have ended and whose pod still has devices
 	asking   bool            // events are being asked for
 	rested   time.Time       // when they may be again
@@ -84,22 +85,25 @@ type attempt struct {
 	freed     time.Time // when it was let go
 	kept      time.Time // when it could not be
 
-	made     time.Time // the pod
-	limit    time.Duration
-	since    map[waitKind]time.Time
-	excused  time.Duration // of the time since made: the API server was away
-	asked    time.Time     // when events were asked for
-	why      string        // by events
-	whyKind  waitKind
-	overdue  time.Time // when what is undecided is decided
-	ending   *ending   // why it is to end
-	making   bool      // its pod is being made
-	stuck    bool      // nobody knows whether it was made
-	mute     bool      // why it is to end cannot be written into the pod
-	giving   bool      // it is being given up, as it does not start
-	removing int       // calls that delete it
-	removed  time.Time // when the last of them returned
-	second   types.UID // of the pod that its Job has made beside the first
+	made      time.Time // the pod
+	limit     time.Duration
+	since     map[waitKind]time.Time
+	excused   time.Duration // of the time since made: the API server was away
+	asked     time.Time     // when events were asked for
+	why       string        // by events
+	whyKind   waitKind
+	overdue   time.Time // when what is undecided is decided
+	ending    *ending   // why it is to end
+	making    bool      // its pod is being made
+	stuck     bool      // nobody knows whether it was made
+	notBefore time.Time // before which it is not made
+	rests     int       // how often that was set
+	force     bool      // it is to end at once
+	mute      bool      // why it is to end cannot be written into the pod
+	giving    bool      // it is being given up, as it does not start
+	removing  int       // calls that delete it
+	removed   time.Time // when the last of them returned
+	second    types.UID // of the pod that its Job has made beside the first
 
 	log *follower
 }
@@ -293,6 +297,11 @@ func (r *Run) makePod(ctx context.Context, id string) {
 		r.tell(a, engine.Observation{Phase: engine.PhaseFinished, Finished: time.Now(), Cause: e.Cause, Reason: e.Reason})
 		return
 	}
+	if time.Now().Before(a.notBefore) {
+		r.delayed[id] = true
+		r.at.Unlock()
+		return
+	}
 	if why := r.waitsFor(a); why != "" {
 		r.at.Unlock()
 		r.delay(a, why, "")
@@ -325,8 +334,10 @@ func (r *Run) makePod(ctx context.Context, id string) {
 			r.create.put(id)
 		}
 	case errors.Is(err, errNotYet) && time.Since(a.made) < r.limits.PullBackoff:
+		r.rest(a)
 		r.delay(a, "its image cannot be looked up now, and is again", err.Error())
 	case errors.Is(err, errStuck):
+		r.rest(a)
 		r.delay(a, "cannot be made now, and is tried again", err.Error())
 	case namespaceTerminating(err):
 		if r.stillThere(ctx) == nil {
@@ -358,12 +369,20 @@ func (r *Run) lookFor(ctx context.Context, a *attempt) {
 	a.job = a.job || job && err == nil
 	r.at.Unlock()
 	switch {
-	case err != nil:
+	case apierrors.IsNotFound(err):
 		r.create.put(a.id)
+	case err != nil:
+		r.delay(a, "is to end, and it cannot be seen whether it was made", apiMessage(err))
 	case job:
 		r.end(r.ctx, a)
 	default:
 		r.see(pod) // which ends it
+		r.at.Lock()
+		other := a.pod == "" // it is not the attempt's
+		r.at.Unlock()
+		if other {
+			r.create.put(a.id)
+		}
 	}
 }
 
@@ -374,6 +393,15 @@ func (r *Run) delay(a *attempt, why, message string) {
 	r.delayed[a.id] = true
 	r.at.Unlock()
 	r.tell(a, engine.Observation{Phase: engine.PhasePending, Reason: why, Message: message})
+}
+
+// rest lets an attempt whose pod cannot be made now wait longer each time: it is
+// not to take a place that others could have.
+func (r *Run) rest(a *attempt) {
+	r.at.Lock()
+	defer r.at.Unlock()
+	a.notBefore = time.Now().Add(min(time.Second<<min(a.rests, 10), 30*time.Second))
+	a.rests++
 }
 
 // newPod makes the pod of an attempt. It returns nil for that of a Job.
@@ -474,7 +502,7 @@ func (r *Run) mutateOnce(ctx context.Context, f func(ctx context.Context) error)
 	var stuck error
 	err := r.mutate(ctx, func(ctx context.Context) error {
 		err := f(ctx)
-		if apierrors.IsInternalError(err) || errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		if err != nil && (apierrors.IsInternalError(err) || errors.Is(ctx.Err(), context.DeadlineExceeded)) {
 			stuck = fmt.Errorf("%w: %s", errStuck, apiMessage(err))
 			return nil
 		}
@@ -544,6 +572,7 @@ func (r *Run) finish(a *attempt, why ending, force bool) {
 		}
 		a.ending = &why
 	}
+	a.force = a.force || force
 	making := a.making
 	r.at.Unlock()
 	switch {
@@ -572,7 +601,7 @@ func (r *Run) end(ctx context.Context, a *attempt) {
 		grace = &seconds
 	}
 	r.at.Lock()
-	begun := a.ending == nil || a.ending.asked()
+	begun := (a.ending == nil || a.ending.asked()) && !a.force
 	r.at.Unlock()
 	if !begun {
 		zero := int64(0)
@@ -703,12 +732,14 @@ func (r *Run) letPodGo(ctx context.Context, id string) {
 	}
 	pod := a.pod
 	r.at.Unlock()
-	if err := takeFinalizer(ctx, r.cluster, pod); err != nil {
+	bounded, cancel := context.WithTimeout(ctx, 2*r.cluster.RequestTimeout)
+	defer cancel()
+	if err := takeFinalizer(bounded, r.cluster, pod); err != nil {
 		r.at.Lock()
 		first := a.kept.IsZero()
-		a.kept = time.Now()
+		a.kept = time.Now() // tend tries again
 		r.at.Unlock()
-		if first && ctx.Err() == nil {
+		if first && bounded.Err() == nil {
 			r.notice("cannot let pod %s go: %v", pod, err)
 		}
 		return

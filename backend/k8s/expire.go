@@ -39,7 +39,7 @@ func (r *Run) expire(ctx context.Context) {
 		err = r.ownedBy(ctx, job)
 	}
 	if err != nil && r.lostLease() == nil {
-		r.notice("the run will not be deleted by itself in %v: %v; to delete it:  kfs delete %s", time.Duration(*ttl)*time.Second, err, r.info.Name)
+		r.notice("the run will not be deleted by itself in %v: %v; to delete it:  %s", time.Duration(*ttl)*time.Second, err, r.cluster.Command("delete", r.info.Name))
 	}
 }
 
@@ -90,7 +90,7 @@ func (r *Run) ownedBy(ctx context.Context, job *batchv1.Job) error {
 // deleteExpiry deletes the Job that would delete a run later.
 func deleteExpiry(ctx context.Context, c *Cluster, run *corev1.ConfigMap) error {
 	for _, owner := range run.OwnerReferences {
-		if owner.Kind != "Job" {
+		if owner.Kind != "Job" || owner.Name != expiryName(run.Labels[runLabel]) {
 			continue
 		}
 		background := metav1.DeletePropagationBackground

@@ -273,7 +273,7 @@ func (r *Run) launcherResult(ctx context.Context, a *attempt, s sight, o *engine
 		}
 	}
 	if size > maxInline || len(small) > 0 {
-		if err := r.keepValues(ctx, a.id, o.Outputs, small); err != nil {
+		if err := r.keepValues(ctx, a.id, o.Outputs, small, quotaFor); err != nil {
 			if ctx.Err() == nil {
 				o.Cause, o.Reason = engine.BadOutput, err.Error()
 			}
@@ -297,8 +297,9 @@ func (r *Run) launcherResult(ctx context.Context, a *attempt, s sight, o *engine
 // twice.
 const maxLog = 8 << 20
 
-// readFor is how long it is tried to read it.
-const readFor = time.Minute
+// readFor is how long it is tried to read it: as long as a node may be away
+// before the cluster gives its pods up.
+const readFor = 6 * time.Minute
 
 // readRest reads the outputs that stand in the log of kfs-io.
 func (r *Run) readRest(ctx context.Context, a *attempt, result *launch.Result) error {

@@ -75,28 +75,22 @@ func (r *Run) startObserving() {
 			opts.LabelSelector = selector(r.info.Name, "").LabelSelector
 			opts.ResourceVersion, opts.ResourceVersionMatch = "", "" // as it is now, not as a cache has it
 			list, err := r.cluster.pods.List(ctx, opts)
-			if apierrors.IsForbidden(err) && !r.cluster.early(err) {
-				r.lose(access("list pods", err))
-			}
+			r.mayObserve("list pods", err)
 			return list, err
 		},
 		WatchFuncWithContext: func(ctx context.Context, opts metav1.ListOptions) (watch.Interface, error) {
 			opts.LabelSelector = selector(r.info.Name, "").LabelSelector
 			w, err := r.cluster.pods.Watch(ctx, opts)
-			if apierrors.IsForbidden(err) && !r.cluster.early(err) {
-				r.lose(access("watch pods", err))
-			}
+			r.mayObserve("watch pods", err)
 			return w, err
 		},
 	}, &corev1.Pod{}, (*podStore)(r), "pods")
 	killings := fields.Set{"reason": "Killing", "involvedObject.kind": "Pod", "involvedObject.fieldPath": mainPath}.String()
 	r.kills.pods = map[types.UID]bool{}
-	r.kills.list = func(ctx context.Context) (list *corev1.EventList, err error) {
-		err = r.cluster.do(ctx, func(ctx context.Context) (err error) {
-			list, err = r.cluster.events.List(ctx, metav1.ListOptions{FieldSelector: killings})
-			return err
-		})
-		return list, err
+	r.kills.list = func(ctx context.Context) (*corev1.EventList, error) {
+		ctx, cancel := context.WithTimeout(ctx, listFor) // of all events of the namespace, which may be many
+		defer cancel()
+		return r.cluster.events.List(ctx, metav1.ListOptions{FieldSelector: killings})
 	}
 	r.reflect(&cache.ListWatch{
 		ListWithContextFunc: func(ctx context.Context, opts metav1.ListOptions) (runtime.Object, error) {
@@ -109,13 +103,39 @@ func (r *Run) startObserving() {
 			if err != nil {
 				return nil, err
 			}
-			return r.kills.watches(w), nil
+			return r.kills.watches(w, opts.SendInitialEvents != nil && *opts.SendInitialEvents), nil
 		},
 	}, &corev1.Event{}, &r.kills, "killings")
 	r.working.Go(func() { r.watchRun(r.ctx) })
 	r.working.Go(func() { r.tend(r.ctx) })
 	r.work(r.ctx, &r.create, creators, r.makePod)
 	r.work(r.ctx, &r.release, releasers, r.letPodGo)
+}
+
+// mayObserve gives the run up if its pods may not be seen: at once if they never
+// were, and else when it has lasted.
+func (r *Run) mayObserve(doing string, err error) {
+	if !apierrors.IsForbidden(err) {
+		r.at.Lock()
+		r.blind = time.Time{}
+		r.at.Unlock()
+		return
+	}
+	before := false
+	select {
+	case <-r.observed:
+		before = true
+	default:
+	}
+	r.at.Lock()
+	if r.blind.IsZero() {
+		r.blind = time.Now()
+	}
+	lasted := time.Since(r.blind)
+	r.at.Unlock()
+	if !before && !r.cluster.early(err) || lasted > r.cluster.denial {
+		r.lose(access(doing, err))
+	}
 }
 
 // reflect keeps a store up to date, until Close.
@@ -454,12 +474,15 @@ type killList struct {
 
 	mu    sync.Mutex
 	pods  map[types.UID]bool
-	watch watch.Interface // the latest
-	since time.Time       // when it began; zero if it has ended
+	watch watch.Interface // nil if none goes on
+	since time.Time       // from when on it tells all; zero if it does not
 
 	listing sync.Mutex // held while they are listed
 	listed  time.Time  // when the last list was asked for that has come
 }
+
+// listFor is how long a list of events may take.
+const listFor = 30 * time.Second
 
 // caughtUp is how long after its beginning a watch may still be telling of what
 // was before.
@@ -478,12 +501,10 @@ func (k *killList) has(ctx context.Context, pod types.UID, seen time.Time) bool 
 	defer k.listing.Unlock()
 	if !k.listed.After(seen) {
 		asked := time.Now()
-		list, err := k.list(ctx)
-		if err != nil {
-			return false // nobody tells
-		}
-		for i := range list.Items {
-			k.Add(&list.Items[i])
+		if list, err := k.list(ctx); err == nil { // else nobody tells
+			for i := range list.Items {
+				k.Add(&list.Items[i])
+			}
 		}
 		k.listed = asked
 	}
@@ -492,12 +513,16 @@ func (k *killList) has(ctx context.Context, pod types.UID, seen time.Time) bool 
 	return k.pods[pod]
 }
 
-// watches passes a watch on, and notes how long it lasts.
-func (k *killList) watches(w watch.Interface) watch.Interface {
+// watches passes a watch on, and notes how long it lasts. If it first tells of
+// what is there already, it counts from Replace on, which is called then.
+func (k *killList) watches(w watch.Interface, initial bool) watch.Interface {
 	events := make(chan watch.Event)
 	p := watch.NewProxyWatcher(events)
 	k.mu.Lock()
-	k.watch, k.since = p, time.Now()
+	k.watch, k.since = p, time.Time{}
+	if !initial {
+		k.since = time.Now()
+	}
 	k.mu.Unlock()
 	go func() {
 		defer close(events)
@@ -506,7 +531,7 @@ func (k *killList) watches(w watch.Interface) watch.Interface {
 			k.mu.Lock()
 			defer k.mu.Unlock()
 			if k.watch == p {
-				k.since = time.Time{}
+				k.watch, k.since = nil, time.Time{}
 			}
 		}()
 		for {
@@ -542,6 +567,11 @@ func (k *killList) Resync() error      { return nil }
 func (k *killList) Replace(list []any, _ string) error {
 	for _, o := range list {
 		k.Add(o)
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.watch != nil && k.since.IsZero() {
+		k.since = time.Now()
 	}
 	return nil
 }
@@ -617,6 +647,9 @@ func (r *Run) tend(ctx context.Context) {
 			case r.done[a.id]:
 				if a.released && a.seen.settled {
 					finished++
+				}
+				if a.held && !a.released && !a.kept.IsZero() && now.Sub(a.kept) > stopAgain {
+					r.release.put(a.id)
 				}
 			case a.concluded, a.spec != nil && a.spec.Resource != nil:
 			case a.seen.ended:

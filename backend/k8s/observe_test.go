@@ -45,7 +45,7 @@ func TestKillList(t *testing.T) {
 		fails = nil
 
 		events := watch.NewFake()
-		w := k.watches(events)
+		w := k.watches(events, false)
 		want("a watch that has just begun", "c", time.Now(), false, 1)
 		time.Sleep(caughtUp + time.Second)
 		want("a watch", "c", time.Now(), false, 0)
@@ -59,8 +59,12 @@ func TestKillList(t *testing.T) {
 		}
 		want("a watch that has ended", "d", time.Now(), false, 1)
 
-		w = k.watches(watch.NewFake())
+		w = k.watches(watch.NewFake(), true)
 		time.Sleep(caughtUp + time.Second)
+		want("a watch that still tells of before", "d", time.Now(), false, 1)
+		k.Replace(nil, "")
+		time.Sleep(caughtUp + time.Second)
+		want("a watch that has told of before", "d", time.Now(), false, 0)
 		w.Stop()
 		synctest.Wait()
 		want("a watch that was stopped", "d", time.Now(), false, 1)

@@ -28,6 +28,8 @@ type Options struct {
 	// Images are what stands in for images, by the images; see package images.
 	Images map[string]string `json:"images,omitempty"`
 
+	Parallelism int `json:"parallelism,omitempty"` // how many steps its drivers run at once; 0 is no limit
+
 	Limits Limits `json:"limits,omitzero"`
 }
 

@@ -67,9 +67,17 @@ func Create(ctx context.Context, c *Cluster, p *dag.Pipeline, info engine.RunInf
 	return create(ctx, c, p, info, opts, version, shardsFor(p))
 }
 
+// CheckName returns an error if no run of a cluster can have the name.
+func CheckName(name string) error {
+	if len(name) > maxRunName || dag.K8sName(name) != name {
+		return fmt.Errorf("run name %q: want at most %d small letters, digits and hyphens", name, maxRunName)
+	}
+	return nil
+}
+
 func create(ctx context.Context, c *Cluster, p *dag.Pipeline, info engine.RunInfo, opts Options, version string, shards int) (*Run, error) {
-	if len(info.Name) > maxRunName || dag.K8sName(info.Name) != info.Name {
-		return nil, fmt.Errorf("run name %q: want at most %d small letters, digits and hyphens", info.Name, maxRunName)
+	if err := CheckName(info.Name); err != nil {
+		return nil, err
 	}
 	object := &runObject{Version: stateVersion, Kfs: version, Run: info, Pipeline: p, Options: opts, Shards: shards}
 	data, err := pack(object)
@@ -105,7 +113,7 @@ func create(ctx context.Context, c *Cluster, p *dag.Pipeline, info engine.RunInf
 	})
 	switch {
 	case apierrors.IsAlreadyExists(err):
-		return nil, fmt.Errorf("%w %s in namespace %s: choose another name, or go on with that one:  kfs resume %s", ErrExists, info.Name, c.Namespace, info.Name)
+		return nil, fmt.Errorf("%w %s in namespace %s: choose another name, or go on with that one:  %s", ErrExists, info.Name, c.Namespace, c.Command("resume", info.Name))
 	case apierrors.IsNotFound(err):
 		return nil, access(fmt.Sprintf("create config map %s: namespace %s is not there", m.Name, c.Namespace), err)
 	case err != nil:
@@ -159,7 +167,7 @@ func Open(ctx context.Context, c *Cluster, name string) (*Run, error) {
 			return err
 		})
 		if apierrors.IsNotFound(err) {
-			return nil, fmt.Errorf("config map %s, which holds a part of the pipeline of run %s, is missing: the run never began, or somebody has deleted it; delete the run with  kfs delete %s", partName(name, k), name, name)
+			return nil, fmt.Errorf("config map %s, which holds a part of the pipeline of run %s, is missing: the run never began, or somebody has deleted it; delete the run with  %s", partName(name, k), name, c.Command("delete", name))
 		}
 		if err != nil {
 			return nil, access("read config map "+partName(name, k), err)
@@ -185,7 +193,7 @@ func getRun(ctx context.Context, c *Cluster, name string) (*corev1.ConfigMap, er
 	})
 	switch {
 	case apierrors.IsNotFound(err):
-		return nil, fmt.Errorf("namespace %s has no run %q: %w", c.Namespace, name, ErrNoRun)
+		return nil, &noRun{fmt.Sprintf("namespace %s has no run %q: are the namespace (-n) and the context (--context) the right ones?", c.Namespace, name)}
 	case err != nil:
 		return nil, access("read config map "+objectName(name), err)
 	case m.Labels[kindLabel] != kindRun || m.Labels[runLabel] != name:
@@ -195,6 +203,12 @@ func getRun(ctx context.Context, c *Cluster, name string) (*corev1.ConfigMap, er
 	}
 	return m, nil
 }
+
+// A noRun is an ErrNoRun that says more than that.
+type noRun struct{ text string }
+
+func (e *noRun) Error() string { return e.text }
+func (e *noRun) Unwrap() error { return ErrNoRun }
 
 func newRun(c *Cluster, object *runObject, m *corev1.ConfigMap) *Run {
 	limits := object.Options.Limits.withDefaults()
@@ -217,6 +231,9 @@ func newRun(c *Cluster, object *runObject, m *corev1.ConfigMap) *Run {
 
 // Pipeline returns the pipeline of the run, which does not change.
 func (r *Run) Pipeline() *dag.Pipeline { return r.object.Pipeline }
+
+// Options returns how the run is carried out, which does not change.
+func (r *Run) Options() Options { return r.object.Options }
 
 // Info returns which run it is.
 func (r *Run) Info() engine.RunInfo { return r.info }
@@ -261,7 +278,7 @@ func (r *Run) releaseOver(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
 	defer cancel()
 	if _, err := releaseAll(ctx, r.cluster, r.info.Name); err != nil {
-		r.notice("pods of the run may be left, which their finalizer keeps: let them go with  kfs delete %s: %v", r.info.Name, err)
+		r.notice("pods of the run may be left, which their finalizer keeps: let them go with  %s: %v", r.cluster.Command("delete", r.info.Name), err)
 	}
 }
 

@@ -155,7 +155,7 @@ func (r *Run) Claim(ctx context.Context) (engine.Facts, int64, error) {
 			if rec.Values != "" {
 				texts, ok := values[rec.Values]
 				if !ok {
-					return facts, 0, fmt.Errorf("config map %s, which holds the outputs of step %q, is missing: somebody has deleted it, and without it the run cannot go on: delete the run with  kfs delete %s", rec.Values, rec.Step, r.info.Name)
+					return facts, 0, fmt.Errorf("config map %s, which holds the outputs of step %q, is missing: somebody has deleted it, and without it the run cannot go on: delete the run with  %s", rec.Values, rec.Step, r.cluster.Command("delete", r.info.Name))
 				}
 				rec.Outputs = texts
 			}
@@ -191,7 +191,7 @@ func (r *Run) readShards(ctx context.Context, isNew bool) error {
 		}
 	}
 	if !isNew {
-		return fmt.Errorf("config map %s, which holds a part of the run's state, is missing: what has run already is not known any more, so the run cannot go on: delete it with  kfs delete %s", shardName(r.info.Name, first), r.info.Name)
+		return fmt.Errorf("config map %s, which holds a part of the run's state, is missing: what has run already is not known any more, so the run cannot go on: delete it with  %s", shardName(r.info.Name, first), r.cluster.Command("delete", r.info.Name))
 	}
 	return r.eachShard(func(i int) error {
 		if !missing[i] {
@@ -240,7 +240,7 @@ func (r *Run) readShard(ctx context.Context, i int) error {
 	}
 	s.kept = &shard{}
 	if err := unpack(s.at.BinaryData[stateKey], s.kept); err != nil {
-		return fmt.Errorf("config map %s, which holds a part of the run's state: %w: the run cannot go on: delete it with  kfs delete %s", name, err, r.info.Name)
+		return fmt.Errorf("config map %s, which holds a part of the run's state: %w: the run cannot go on: delete it with  %s", name, err, r.cluster.Command("delete", r.info.Name))
 	}
 	if s.kept.Version != stateVersion {
 		return fmt.Errorf("config map %s was written by another version of kfs (%d): want %d", name, s.kept.Version, stateVersion)
@@ -401,7 +401,7 @@ func (r *Run) stored(ctx context.Context, rec engine.Record) (storedRecord, erro
 		return s, nil
 	}
 	id := rec.Attempts[len(rec.Attempts)-1].ID
-	if err := r.keepValues(ctx, id, rec.Outputs, nil); err != nil {
+	if err := r.keepValues(ctx, id, rec.Outputs, nil, 0); err != nil {
 		return s, err
 	}
 	s.Values, s.Outputs = valuesName(id), nil
@@ -412,9 +412,12 @@ func (r *Run) stored(ctx context.Context, rec engine.Record) (storedRecord, erro
 // in the name, as an attempt that changes an object has another one.
 func valuesName(attempt string) string { return attempt + "-values" }
 
+// quotaFor is how long the outputs of an attempt wait for room in a quota.
+const quotaFor = 5 * time.Minute
+
 // keepValues keeps the outputs of an attempt: texts and small files. What is
-// kept does not change.
-func (r *Run) keepValues(ctx context.Context, attempt string, texts map[string]string, files map[string][]byte) error {
+// kept does not change. For room in a quota it waits for so long.
+func (r *Run) keepValues(ctx context.Context, attempt string, texts map[string]string, files map[string][]byte, wait time.Duration) error {
 	r.mu.Lock()
 	done := r.valuesKept[attempt]
 	r.mu.Unlock()
@@ -438,12 +441,18 @@ func (r *Run) keepValues(ctx context.Context, attempt string, texts map[string]s
 	if size > maxConfigMap-4096 {
 		return fmt.Errorf("the outputs have %d bytes together, and a run without an artifact store can keep %d of a step", size, maxConfigMap-4096)
 	}
+	began := time.Now()
 	for n := 0; ; n++ {
 		err = r.mutate(ctx, func(ctx context.Context) error {
 			_, err := r.cluster.configMaps.Create(ctx, m, metav1.CreateOptions{})
+			if exceededQuota(err) { // which is looked at first
+				if _, getErr := r.cluster.configMaps.Get(ctx, m.Name, metav1.GetOptions{}); getErr == nil {
+					return nil
+				}
+			}
 			return err
 		})
-		if !exceededQuota(err) { // for want of which no step is run again
+		if !exceededQuota(err) || time.Since(began) > wait {
 			break
 		}
 		if n == 0 {

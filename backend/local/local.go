@@ -261,8 +261,8 @@ func noWay(s *dag.Step, image string, target images.Target) *dag.Error {
 	}
 	name, _ := images.Split(image)
 	return &dag.Error{Pos: s.Pos, Msg: msg, Hint: fmt.Sprintf(`there are two ways:
-- in a container, by docker or podman: kfs cannot run containers on this machine yet
-- as a process: name a command in a file and give it with  --images FILE
+- on a cluster: name it with  -n NAMESPACE, --context or --kubeconfig
+- as a process of this machine: name a command in a file and give it with  --images FILE
     images:
       %s:
         exec: %s    # the step's command and arguments follow`, name, exec)}

@@ -120,7 +120,7 @@ images:
 	for _, tt := range []struct{ image, msg, hint string }{
 		{"ok:1", "", ""},
 		{"unknown:1", `step "s" cannot run on this machine: no command stands in for image "unknown:1"`,
-			"docker or podman|--images FILE|      unknown:\n        exec: [python3]"},
+			"on a cluster|--images FILE|      unknown:\n        exec: [python3]"},
 		{"mirrored:1", `has only another image, "registry.local/mirrored:1"`, "--images FILE"},
 		{"misspelt", `step "s" cannot run on this machine: program "pyhton-kfs" is not in PATH`, "install the program"},
 		{"away", `bin/away" does not exist`, "images.yaml"},

@@ -83,7 +83,7 @@ func (f *kubeFlags) cluster(project projectFile) (*k8s.Cluster, error) {
 	if err != nil {
 		return nil, &exitError{exitCluster, err}
 	}
-	c.Context = f.overrides.CurrentContext
+	c.Context, c.NotCurrent = f.overrides.CurrentContext, f.overrides.CurrentContext != ""
 	if raw, err := loader.RawConfig(); err == nil && c.Context == "" {
 		c.Context = raw.CurrentContext
 	}
@@ -145,31 +145,45 @@ type runFlags struct {
 }
 
 func (f *runFlags) add(cmd *cobra.Command) {
-	flags := cmd.Flags()
+	f.addTo(cmd.Flags())
+	f.profile.add(cmd)
+}
+
+func (f *runFlags) addTo(flags *pflag.FlagSet) {
 	flags.StringVar(&f.opts.Image, "kfs-image", "", "`image` of kfs itself, which collects outputs in the cluster; see  make image  (default: $KFS_IMAGE)")
 	flags.BoolVar(&f.opts.ImageVolume, "image-volume", false, "mount the image of kfs in place of copying a program out of it; needs containerd 2.1 on each node")
 	flags.StringVar(&f.opts.Artifacts, "artifacts", "", "`address` where large files are kept: s3://BUCKET/PREFIX?endpoint=URL or pvc://CLAIM/PREFIX")
 	flags.StringVar(&f.opts.ArtifactSecret, "artifact-secret", "", "`secret` with AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY for the artifacts")
 	flags.StringVar(&f.opts.ServiceAccount, "service-account", "", "service account of steps that name none")
-	f.profile.add(cmd)
+	for name, d := range f.durations() {
+		flags.DurationVar(d.field, name, 0, d.doc)
+	}
+}
+
+// A durationFlag is a flag with a time of more than 0.
+type durationFlag struct {
+	field *time.Duration
+	doc   string
+}
+
+func (f *runFlags) durations() map[string]durationFlag {
 	limits := &f.opts.Limits
-	for _, d := range []struct {
-		field *time.Duration
-		name  string
-		doc   string
-	}{
-		{&limits.Pending, "pending-timeout", "how long a pod may wait to be started (default 1h; 24h if it needs GPUs)"},
-		{&limits.PullBackoff, "pull-timeout", "how long an image may fail to be pulled (default 5m)"},
-		{&limits.Grace, "grace", "time between SIGTERM and SIGKILL for a step that is stopped (default: that of its pod, 30s)"},
-		{&limits.Lease, "lease", "after how long a kfs that is not heard of has lost its run (default 30s)"},
-	} {
-		flags.DurationVar(d.field, d.name, 0, d.doc)
+	return map[string]durationFlag{
+		"pending-timeout": {&limits.Pending, "how long a pod may wait to be started (default 1h; 24h if it needs GPUs)"},
+		"pull-timeout":    {&limits.PullBackoff, "how long an image may fail to be pulled (default 5m)"},
+		"grace":           {&limits.Grace, "time between SIGTERM and SIGKILL for a step that is stopped (default: that of its pod, 30s)"},
+		"lease":           {&limits.Lease, "after how long a kfs that is not heard of has lost its run (default 30s)"},
 	}
 }
 
 // options returns the options of a run, by the flags, the environment and the
 // project, in this order.
-func (f *runFlags) options(project projectFile) k8s.Options {
+func (f *runFlags) options(project projectFile) (k8s.Options, error) {
+	for name, d := range f.durations() {
+		if *d.field < 0 {
+			return k8s.Options{}, fmt.Errorf("--%s %v: want a time of more than 0", name, *d.field)
+		}
+	}
 	o := f.opts
 	o.Image = cmp.Or(o.Image, os.Getenv("KFS_IMAGE"), project.KfsImage)
 	o.Artifacts = cmp.Or(o.Artifacts, project.Artifacts)
@@ -178,7 +192,20 @@ func (f *runFlags) options(project projectFile) k8s.Options {
 	if o.Limits.Pending > 0 {
 		o.Limits.PendingGPU = o.Limits.Pending
 	}
-	return o
+	return o, nil
+}
+
+// changed returns a flag that was given, or "".
+func (f *runFlags) changed(cmd *cobra.Command) string {
+	own := pflag.NewFlagSet("", pflag.ContinueOnError)
+	(&runFlags{}).addTo(own)
+	given := ""
+	own.VisitAll(func(flag *pflag.Flag) {
+		if given == "" && cmd.Flags().Changed(flag.Name) {
+			given = flag.Name
+		}
+	})
+	return given
 }
 
 // A clusterRun is one run in a cluster, driven by this process.
@@ -204,6 +231,9 @@ func (r *clusterRun) begin(ctx context.Context, p *dag.Pipeline, info engine.Run
 	}
 	if info.Name == "" {
 		info.Name = newName(p)
+	}
+	if err := k8s.CheckName(info.Name); err != nil {
+		return fmt.Errorf("--run-name: %w", err)
 	}
 	if r.run, err = k8s.Create(ctx, r.cluster, p, info, opts, buildVersion()); err != nil {
 		return clusterError(err)
@@ -264,11 +294,11 @@ func (r *clusterRun) drive(ctx context.Context) error {
 
 // failed gives an error of a run its exit status.
 func (r *clusterRun) failed(cause, err error) error {
-	name := r.run.Info().Name
 	var faults dag.Errors
 	switch {
 	case errors.Is(cause, errDetached):
-		fmt.Fprintf(r.cmd.ErrOrStderr(), "detached: the steps that run go on, and no new one starts until\n  kfs resume %s -n %s\n", name, r.cluster.Namespace)
+		name := r.run.Info().Name
+		fmt.Fprintf(r.cmd.ErrOrStderr(), "detached: the steps that run go on, and no new one starts until\n  %s\n", r.cluster.Command("resume", name))
 		return &exitError{status: exitDetached}
 	case errors.As(err, &faults):
 		return err
@@ -327,8 +357,8 @@ func (r *clusterRun) signals(ctx context.Context, detach func()) <-chan engine.S
 					detach()
 					return
 				case cancelled:
-					say("%v: leaving; the run is being cancelled, which goes on with  kfs resume %s", s, r.run.Info().Name)
-					os.Exit(exitCancelled)
+					say("%v: leaving; the run is being cancelled, which goes on with  %s", s, r.cluster.Command("resume", r.run.Info().Name))
+					os.Exit(exitDetached)
 				case leave == nil:
 					say("%v: leaving the run as it is in %v; once more cancels it", s, second)
 					leave = time.After(second)

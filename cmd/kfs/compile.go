@@ -66,8 +66,8 @@ func newCompile() *cobra.Command {
 	var script scriptFlags
 	var values valueFlags
 	var targetName, out string
-	var cluster clusterFlags
-	var runName, kfsImage string
+	var cluster runFlags
+	var runName string
 	cmd := &cobra.Command{
 		Use:   "compile FILE",
 		Short: "Write a pipeline as a manifest",
@@ -85,7 +85,7 @@ gives one.`,
 			if err != nil {
 				return err
 			}
-			profile, err := cluster.profile()
+			profile, err := cluster.profile.profile()
 			if err != nil {
 				return err
 			}
@@ -110,7 +110,14 @@ gives one.`,
 				return script.wrap(s, args[0], err)
 			}
 			opts := compileOptions{Options: argo.Options{Params: params, CompilationTime: date, Image: mirror(mapped), Profile: profile}}
-			opts.cluster = k8s.Options{Image: cmp.Or(kfsImage, os.Getenv("KFS_IMAGE")), Images: mapped.Mirrors()}
+			project, err := readProject(script.rootOf(args[0]))
+			if err != nil {
+				return err
+			}
+			if opts.cluster, err = cluster.options(project); err != nil {
+				return err
+			}
+			opts.cluster.Images = mapped.Mirrors()
 			opts.runName = runName
 			if err := t.check(p, opts); err != nil {
 				return script.wrap(s, args[0], err)
@@ -128,7 +135,6 @@ gives one.`,
 	cluster.add(cmd)
 	cmd.Flags().StringVar(&targetName, "target", targets[0].name, "what to write: "+targetDocs())
 	cmd.Flags().StringVar(&runName, "run-name", "", "name of the run that the target steps shows (default: the pipeline's)")
-	cmd.Flags().StringVar(&kfsImage, "kfs-image", "", "`image` of kfs itself, in the target steps (default: $KFS_IMAGE)")
 	cmd.Flags().StringVarP(&out, "output", "o", "-", "`file` to write; - is standard output")
 	return cmd
 }

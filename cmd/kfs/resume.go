@@ -32,12 +32,15 @@ kfs drives the run, its place is told and the exit status is 4.`,
 			if err != nil {
 				return clusterError(err)
 			}
+			if !cmd.Flags().Changed("parallelism") {
+				parallelism = run.Options().Parallelism
+			}
 			fmt.Fprintf(cmd.ErrOrStderr(), "run %s in %s\n", args[0], where(cluster))
 			r := clusterRun{cmd: cmd, run: run, cluster: cluster, parallelism: parallelism}
 			return r.drive(cmd.Context())
 		},
 	}
-	cmd.Flags().IntVar(&parallelism, "parallelism", 0, "how many steps run at once (default: no limit)")
+	cmd.Flags().IntVar(&parallelism, "parallelism", 0, "how many steps run at once; 0 is no limit (default: as the run was begun)")
 	kube.add(cmd)
 	return cmd
 }

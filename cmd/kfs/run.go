@@ -81,10 +81,19 @@ leaves.`,
 				if err != nil {
 					return err
 				}
-				opts := onCluster.options(project)
-				opts.Images = mapped.Mirrors()
+				opts, err := onCluster.options(project)
+				if err != nil {
+					return err
+				}
+				opts.Images, opts.Parallelism = mapped.Mirrors(), parallelism
 				r := clusterRun{cmd: cmd, cluster: cluster, root: script.rootOf(args[0]), parallelism: parallelism}
 				return script.wrap(s, args[0], r.begin(cmd.Context(), p, run, opts, onCluster.profile))
+			}
+			if kube.given() {
+				return fmt.Errorf("a flag names a cluster, and --backend, $KFS_BACKEND or kfs.yaml says that the run is on this machine: want --backend k8s")
+			}
+			if flag := onCluster.changed(cmd); flag != "" {
+				return fmt.Errorf("--%s is for runs on a cluster, and this one is on this machine: name a cluster with  -n NAMESPACE", flag)
 			}
 			if parallelism == 0 {
 				parallelism = localParallelism()
