@@ -71,7 +71,9 @@ var confWords = map[string]confWord{
 
 	// conf.set_service_account(name), pipeline(service_account=...)
 	//
-	// The account that pods run as; `pipeline-runner` if it is not set.
+	// The account that pods run as. If it is not set: `pipeline-runner` in a
+	// Workflow; in a run by kfs that of `--service-account`, else none
+	// ([rights](kubernetes.md#rights)).
 	"service_account": {"name", confServiceAccount},
 
 	// conf.set_default_pod_node_selector(label_name, value),

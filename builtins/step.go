@@ -502,8 +502,10 @@ func apply(c *call, d *dag.Step, self starlark.Value) (starlark.Value, error) {
 
 // setRetry: step.set_retry(num_retries, policy=None, backoff_duration=None, backoff_factor=None, backoff_max_duration=None) -> step
 //
-// How often it is tried again. `policy` is one of `OnFailure` (as if unset),
-// `OnError`, `OnTransientError`, `Always`.
+// How often it is tried again. `policy` is one of `OnFailure` (as if unset: the
+// command failed, an output is missing, its time was over), `OnTransientError`
+// (evicted, lost, refused), `OnError` (these, and what cannot be started),
+// `Always`.
 func setRetry(c *call, d *dag.Step, self starlark.Value) (starlark.Value, error) {
 	var limit scalar
 	var policy string

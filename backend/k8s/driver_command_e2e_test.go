@@ -231,7 +231,7 @@ func TestE2ECommand(t *testing.T) {
 			return nil
 		})
 		p.interrupt(t)
-		p.want(t, 6, "leaving", "kfs resume "+name)
+		p.want(t, 5, "leaving", "kfs resume "+name)
 		kfs.start(t, "resume", name, "-n", c.Namespace).want(t, 6, "b cancelled")
 		wantStarts(t, name, map[string]int{"a": 1, "b": 1})
 		wantReleased(t, c, name)
