@@ -350,7 +350,7 @@ users: [{name: u, user: {token: "%s"}}]
 		clustertest.Kubectl(t, "create", "role", "blind", "-n", c.Namespace, "--verb", "create,get,list,update,delete", "--resource", "configmaps,leases")
 		clustertest.Kubectl(t, "create", "rolebinding", "blind", "-n", c.Namespace, "--role", "blind", "--serviceaccount", c.Namespace+":blind")
 		token := strings.TrimSpace(clustertest.Kubectl(t, "create", "token", "blind", "-n", c.Namespace, "--duration", "10m"))
-		kfs.start(t, "run", kfs.script, "-n", c.Namespace, "--kubeconfig", kubeconfig(t, config.Host, ca, token)).want(t, 3, "list pods", "forbidden", "Role")
+		kfs.start(t, "run", kfs.script, "-n", c.Namespace, "--kubeconfig", kubeconfig(t, config.Host, ca, token)).want(t, 3, "pods is forbidden", "Role")
 	})
 	t.Run("no namespace", func(t *testing.T) {
 		t.Parallel()
