@@ -396,8 +396,12 @@ func (r *Run) delay(a *attempt, why, message string) {
 }
 
 // rest lets an attempt whose pod cannot be made now wait longer each time: it is
-// not to take a place that others could have.
+// not to take a place that others could have. While the API server is away there
+// are no others.
 func (r *Run) rest(a *attempt) {
+	if away, _ := r.cluster.health.away(); !away.IsZero() {
+		return
+	}
 	r.at.Lock()
 	defer r.at.Unlock()
 	a.notBefore = time.Now().Add(min(time.Second<<min(a.rests, 10), 30*time.Second))
