@@ -201,7 +201,6 @@ func TestE2EHeld(t *testing.T) {
 // was on its way is the other's.
 func TestE2EFrozen(t *testing.T) {
 	t.Parallel()
-	c := newFakeCluster(t)
 	chain := func(run string) *dag.Pipeline {
 		return &dag.Pipeline{Name: "chain", Steps: []*dag.Step{
 			fakeStep(run, "a", succeeds), fakeStep(run, "b", "{do: succeed, after: 500ms}", "a"), fakeStep(run, "c", succeeds, "b"),
@@ -217,15 +216,16 @@ func TestE2EFrozen(t *testing.T) {
 		late string   // the request of the other driver before which that of the first arrives
 		fine []string // what the first may do then: it lets the pod go whose outcome is committed
 	}{
-		{"late create", []string{"--verb", "create", "--path", "/namespaces/" + c.Namespace + "/pods$", "--skip", "1"}, "POST pods", []string{"POST pods"}},
+		{"late create", []string{"--verb", "create", "--path", "/namespaces/NAMESPACE/pods$", "--skip", "1"}, "POST pods", []string{"POST pods"}},
 		{"late commit", []string{"--verb", "update", "--path", "/configmaps/kfs-RUN-s0$", "--skip", "2"}, "PUT configmaps", []string{"PUT configmaps", "PATCH pods"}},
 		{"commit after the run", []string{"--verb", "update", "--path", "/configmaps/kfs-RUN-s0$", "--skip", "2"}, "", nil},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
+			c := newFakeCluster(t) // the rule is for one driver
 			name := newName("frozen")
 			for i := range tt.rule {
-				tt.rule[i] = strings.ReplaceAll(tt.rule[i], "RUN", name)
+				tt.rule[i] = strings.NewReplacer("RUN", name, "NAMESPACE", c.Namespace).Replace(tt.rule[i])
 			}
 			rule := addRule(t, append(tt.rule, "--delay", "10m", "--times", "1")...)
 			first := startChild(t, childConfig{Kubeconfig: os.Getenv("KFS_FAULTS_KUBECONFIG"), Namespace: c.Namespace, Run: name, Pipeline: chain(name), Limits: shortened})
