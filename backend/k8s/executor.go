@@ -319,7 +319,7 @@ func (r *Run) makePod(ctx context.Context, id string) {
 		}
 		a.job = a.job || a.spec.Primitive == "job"
 	}
-	ending := a.ending
+	ending, waited := a.ending, time.Since(a.made)
 	r.at.Unlock()
 	switch {
 	case err == nil && ending != nil:
@@ -328,12 +328,12 @@ func (r *Run) makePod(ctx context.Context, id string) {
 	case ending != nil:
 		r.create.put(id)
 	case exceededQuota(err):
-		freed := strings.Contains(err.Error(), "count/pods") && r.freeFinished(ctx) // others do not count finished pods
+		freed := countsFinished(err.Error()) && r.freeFinished(ctx)
 		r.delay(a, "waits for the quota of the namespace", apiMessage(err))
 		if freed {
 			r.create.put(id)
 		}
-	case errors.Is(err, errNotYet) && time.Since(a.made) < r.limits.PullBackoff:
+	case errors.Is(err, errNotYet) && waited < r.limits.PullBackoff:
 		r.rest(a)
 		r.delay(a, "its image cannot be looked up now, and is again", err.Error())
 	case errors.Is(err, errStuck):
@@ -790,6 +790,12 @@ func (r *Run) deleteFinished(ctx context.Context, a *attempt) {
 	if err != nil && !apierrors.IsNotFound(err) && ctx.Err() == nil && r.lostLease() == nil {
 		r.notice("cannot delete pod %s: %v", a.pod, err)
 	}
+}
+
+// countsFinished reports whether words of the API server are about a quota that
+// finished pods fill: of those for pods, only the one that counts objects is.
+func countsFinished(text string) bool {
+	return strings.Contains(text, "exceeded quota") && strings.Contains(text, "count/pods")
 }
 
 // freeFinished deletes finished pods of the run whose outcome is committed, as

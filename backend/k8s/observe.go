@@ -265,9 +265,8 @@ func (r *Run) see(pod *corev1.Pod) {
 	var o engine.Observation
 	start, late := false, false
 	switch {
-	case committed:
-	case concluded:
-		if late = first; late { // it was given up before it was seen: an answer that came late
+	case committed || concluded:
+		if late = first && !s.ended && !s.deleting; late { // it was given up before it was seen: an answer that came late
 			a.ending = &ending{Cause: engine.Stopped, Reason: "its attempt was over before the pod was made"}
 		}
 	case s.ended && (s.decided || !a.overdue.IsZero() && time.Now().After(a.overdue)):
@@ -285,12 +284,10 @@ func (r *Run) see(pod *corev1.Pod) {
 	}
 	r.at.Unlock()
 	switch {
-	case committed && first && !s.ended && !s.deleting: // it was given up before it was there
+	case late:
 		r.working.Go(func() { r.kill(r.ctx, a); r.release.put(id) })
 	case committed && held:
 		r.release.put(id)
-	case late:
-		r.working.Go(func() { r.kill(r.ctx, a); r.release.put(id) })
 	case start:
 		r.working.Go(func() { r.concludePod(r.ctx, a, s) })
 	case o.Phase > 0:
@@ -788,7 +785,7 @@ func (r *Run) explain(ctx context.Context, a *attempt) {
 	}
 	pending := o.Phase == engine.PhasePending && !a.concluded
 	r.at.Unlock()
-	if none && strings.Contains(why, "exceeded quota") && strings.Contains(why, "count/pods") { // of a Job, which tries again by itself
+	if none && countsFinished(why) { // of a Job, which tries again by itself
 		r.freeFinished(ctx)
 	}
 	if pending && o.Reason == "" && why != "" {

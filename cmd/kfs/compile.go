@@ -38,10 +38,13 @@ type compileOptions struct {
 	cluster k8s.Options
 }
 
+// stepsTarget is the target that is written by the options of a run.
+const stepsTarget = "steps"
+
 // targets are the values of --target.
 var targets = []*target{
 	{"argo", "the Argo Workflow that KFP 1.8.22 would write", checkArgo, warnArgo, compileArgo},
-	{"steps", "the pods that kfs run would make in a cluster", checkSteps, warnProfile, compileSteps},
+	{stepsTarget, "the pods that kfs run would make in a cluster", checkSteps, warnProfile, compileSteps},
 	{"json", "the pipeline itself as JSON", checkJSON, warnProfile, compileJSON},
 }
 
@@ -113,6 +116,9 @@ gives one.`,
 			project, err := readProject(script.rootOf(args[0]))
 			if err != nil {
 				return err
+			}
+			if flag := cluster.changed(cmd); flag != "" && t.name != stepsTarget {
+				return fmt.Errorf("--%s is an option of a run, which only --target %s shows", flag, stepsTarget)
 			}
 			if opts.cluster, err = cluster.options(project); err != nil {
 				return err
